@@ -1,0 +1,66 @@
+PYTHON ?= python3
+BIN := .venv/bin
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := true
+
+.DEFAULT_GOAL := help
+
+## help: list these commands
+.PHONY: help
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST) | column -t -s ':'
+
+## setup: make the environment in .venv (Python 3.11 or newer; about 6 GB)
+.PHONY: setup
+setup: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	@echo "setting up .venv (about 6 GB, once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+## run: the whole pipeline, then a summary of what came out
+.PHONY: run
+run: setup
+	@$(BIN)/dvc repro
+	@$(BIN)/imageclf summary
+
+## test: every test but the slow ones
+.PHONY: test
+test: setup
+	@$(BIN)/pytest --quiet -m "not slow" --numprocesses 2
+
+## test-all: every test, those against real servers and data sets too
+.PHONY: test-all
+test-all: setup
+	@$(BIN)/pytest --quiet
+
+## lint: format and style
+.PHONY: lint
+lint: setup types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+## types: mypy, strict
+.PHONY: types
+types: setup
+	@$(BIN)/mypy
+
+## ui: compare the runs in the browser, http://127.0.0.1:5000
+.PHONY: ui
+ui: setup
+	@$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+
+## bench: measure against peers, side by side
+.PHONY: bench
+bench: setup
+	@$(BIN)/python benchmarks/run.py
+
+## clean: remove what the pipeline made (not the DVC cache, not the MLflow runs)
+.PHONY: clean
+clean:
+	@rm -rf data/raw data/prepared models/classifier models/exported reports/evaluation
+	@rm -f reports/data.json reports/history.csv reports/metrics.json
+	@rm -rf .checkpoints .downloads

@@ -1,0 +1,1 @@
+"""imageclf: labelled images in, a trained, evaluated, exported and registered classifier out."""

@@ -1,0 +1,95 @@
+"""Files that appear whole or not at all, and the digests that name them."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+class UserError(Exception):
+    """Something the user can mend: shown as one line, without a traceback, exit code 2."""
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a path beside ``target`` to write to; it becomes ``target`` only if the block succeeds.
+
+    The bytes are on the disk (fsync) before the name changes, so after a crash the target is
+    either the old file or the whole new one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_writer(target: Path) -> Iterator[BinaryIO]:
+    """Open ``target`` for writing bytes; it appears under its name only if the block succeeds."""
+    with atomic_path(target) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``target``; it replaces ``target`` if the block succeeds."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    _remove_folder(temporary)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        _remove_folder(target)
+        temporary.rename(target)
+    finally:
+        _remove_folder(temporary)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with atomic_writer(target) as file:
+        file.write(text.encode())
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON with the keys in the order given, whole or not at all."""
+    write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that an earlier stage wrote.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run `dvc repro` to make it") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): run `dvc repro` again") from None
+
+
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """The sha256 of a JSON value, independent of the order of its keys."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _remove_folder(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

@@ -1,0 +1,211 @@
+"""The schema of params.yaml: typed, frozen, unknown keys refused by name.
+
+Every value is checked here, before any work starts. What each one means to a user is explained
+beside it in params.yaml itself.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from imageclf.files import UserError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+# The image sides, in pixels, that each architecture is made for.
+IMAGE_SIZES = {"mlp": range(1, 513), "cnn": range(28, 65)}
+
+
+class Section(BaseModel):
+    """A part of params.yaml. Strict: no value is converted, no unknown key is accepted."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which labelled images."""
+
+    name: Literal["digits", "mnist", "fashion_mnist"]
+
+
+class Transform(Section):
+    """How raw images become packed arrays and splits."""
+
+    image_size: Annotated[int, Field(ge=4, le=512)]
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def some_images_left_to_train_on(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction together leave no image to train on")
+        return self
+
+
+class Model(Section):
+    """The network and what stands in front of it."""
+
+    name: Literal["mlp", "cnn"]
+    hidden: list[Positive]
+    activation: Literal["sigmoid", "tanh", "relu"]
+    dropout: Fraction
+    output: Literal["logits", "log_softmax"]
+    normalize: Literal["standard", "none"]
+
+
+class Train(Section):
+    """The optimisation."""
+
+    epochs: Positive
+    batch_size: Positive
+    loss: Literal["cross_entropy", "nll"]
+    optimizer: Literal["sgd", "adam", "rmsprop"]
+    learning_rate: Annotated[float, Field(gt=0)]
+
+
+class Evaluate(Section):
+    """What is measured on the test split."""
+
+    top_k: Positive
+    pictures: Positive
+
+
+class Export(Section):
+    """What counts as an exported file that agrees with the model."""
+
+    tolerance: Annotated[float, Field(gt=0, lt=0.1)]
+
+
+class Register(Section):
+    """Where MLflow keeps the runs and the model versions."""
+
+    experiment: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")]
+
+
+class Runtime(Section):
+    """Where and how fast, never what: no stage lists these, so changing them reruns nothing."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    threads: Literal["auto"] | Positive
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data: Data
+    transform: Transform
+    model: Model
+    train: Train
+    evaluate: Evaluate
+    export: Export
+    register_: Annotated[Register, Field(alias="register")]
+    runtime: Runtime
+
+    @model_validator(mode="after")
+    def loss_fits_the_output(self) -> Self:
+        wanted = {"nll": "log_softmax", "cross_entropy": "logits"}[self.train.loss]
+        if self.model.output != wanted:
+            raise ValueError(
+                f"train.loss: {self.train.loss} needs model.output: {wanted}, "
+                f"not {self.model.output}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def images_fit_the_model(self) -> Self:
+        sides = IMAGE_SIZES[self.model.name]
+        if self.transform.image_size not in sides:
+            raise ValueError(
+                f"model.name: {self.model.name} is made for images of {sides.start} to "
+                f"{sides.stop - 1} pixels, but transform.image_size is "
+                f"{self.transform.image_size}"
+            )
+        return self
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or does not fit the schema. The message names
+            each offending key by its dotted path and the nearest valid key.
+    """
+    return check_params(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML 1.2 file as plain Python values (as DVC does).
+
+    Raises:
+        UserError: the file is missing or is not YAML.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: run this in the folder of the project, or restore it from git"
+        ) from None
+    except YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def check_params(values: Any, source: str) -> Params:
+    """Check plain values against the schema; ``source`` names them in an error."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_explain(detail) for detail in error.errors())
+        raise UserError(f"{source}: {problems}") from None
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping by dotted path: ``{"train.epochs": 20, ...}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        flat |= flatten(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return flat
+
+
+def tracked_values(params: Params) -> dict[str, Any]:
+    """Every parameter that decides a number or a name, by dotted path: all but ``runtime``."""
+    return flatten(params.model_dump(by_alias=True, exclude={"runtime"}))
+
+
+def known_keys() -> list[str]:
+    """The dotted path of every leaf of the schema, in the order of params.yaml."""
+    keys = []
+    for name, field in Params.model_fields.items():
+        section, path = field.annotation, field.alias or name
+        if isinstance(section, type) and issubclass(section, Section):
+            keys += [f"{path}.{leaf}" for leaf in section.model_fields]
+        else:
+            keys.append(path)
+    return keys
+
+
+def _explain(detail: ErrorDetails) -> str:
+    # Parts that are no key, such as "constrained-int", name the branch of a union that was tried.
+    path = ".".join(
+        str(part) for part in detail["loc"] if isinstance(part, int) or part.isidentifier()
+    )
+    if detail["type"] == "extra_forbidden":
+        keys = known_keys()
+        candidates = keys + sorted({key.split(".")[0] for key in keys})
+        nearest = difflib.get_close_matches(path, candidates, n=1, cutoff=0)
+        return f"{path} is not a parameter; did you mean {nearest[0]}?"
+    if detail["type"] == "missing":
+        return f"{path} is missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path}: {message[0].lower()}{message[1:]}, not {detail['input']!r}"

@@ -1,0 +1,32 @@
+"""What every stage script shares: parameters checked first, errors in one line, exit code 2."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from imageclf.files import UserError
+from imageclf.params import Params, load_params
+
+
+def stage(run: Callable[[Params], None]) -> click.Command:
+    """Make a Click command of a function that takes the checked parameters."""
+
+    @click.command(help=run.__doc__)
+    @click.option(
+        "--params",
+        "path",
+        type=click.Path(path_type=Path),
+        default=Path("params.yaml"),
+        show_default=True,
+        help="The file of parameters.",
+    )
+    def command(path: Path) -> None:
+        try:
+            run(load_params(path))
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+
+    return command

@@ -1,0 +1,67 @@
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from imageclf.files import (
+    UserError,
+    atomic_folder,
+    atomic_writer,
+    digest_of,
+    read_json,
+    sha256_file,
+    write_json,
+)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "value.json"
+    write_json(target, {"a": 1})
+    with pytest.raises(OSError, match="full"), atomic_writer(target) as file:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "disk full")
+    assert json.loads(target.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with atomic_folder(target) as folder:
+        (folder / "old").touch()
+    with pytest.raises(ValueError, match="boom"), atomic_folder(target) as folder:
+        (folder / "new").touch()
+        raise ValueError("boom")
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_left_by_a_killed_writer_is_swept_away(tmp_path: Path) -> None:
+    leftover = tmp_path / ".model.tmp"
+    leftover.mkdir()
+    (leftover / "half").touch()
+    with atomic_folder(tmp_path / "model") as folder:
+        assert list(folder.iterdir()) == []
+    assert not leftover.exists()
+
+
+def test_json_that_is_missing_or_broken_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="missing: run `dvc repro`"):
+        read_json(tmp_path / "none.json")
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_json(tmp_path / "broken.json")
+
+
+def test_json_refuses_a_loss_that_is_not_finite(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "value.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_digests(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert sha256_file(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
+    assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
+    assert digest_of({"a": 1}) != digest_of({"a": 1.5})

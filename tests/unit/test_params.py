@@ -1,0 +1,87 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from imageclf.files import UserError
+from imageclf.params import (
+    check_params,
+    flatten,
+    known_keys,
+    load_params,
+    read_yaml,
+    tracked_values,
+)
+from support import ROOT, changed
+
+DEFAULTS = ROOT / "params.yaml"
+
+
+def test_params_yaml_is_complete_and_in_the_order_of_the_schema() -> None:
+    assert list(flatten(read_yaml(DEFAULTS))) == known_keys()
+
+
+def test_params_are_frozen() -> None:
+    params = load_params(DEFAULTS)
+    with pytest.raises(ValidationError):
+        params.train.epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train__learing_rate": 0.1}, "train.learing_rate .* did you mean train.learning_rate?"),
+        ({"trian": {}}, "trian is not a parameter; did you mean train?"),
+        ({"transform__val_fraction": 1.5}, "transform.val_fraction: .* less than 1, not 1.5"),
+        ({"train__learning_rate": -1.0}, "train.learning_rate: .* greater than 0, not -1.0"),
+        ({"train__learning_rate": float("nan")}, "train.learning_rate: .* finite"),
+        ({"train__epochs": "20"}, "train.epochs: .* valid integer, not '20'"),
+        ({"train__epochs": True}, "train.epochs: .* valid integer, not True"),
+        ({"model__hidden": [64, 0]}, "model.hidden.1: .* greater than 0"),
+        ({"model__name": "mpl"}, "model.name: .* 'mlp'"),
+        ({"train__loss": "cross_entropy"}, "needs model.output: logits, not log_softmax"),
+        ({"model__name": "cnn", "transform__image_size": 224}, "made for images of 28 to 64"),
+        (
+            {"transform__val_fraction": 0.5, "transform__test_fraction": 0.5},
+            "leave no image to train on",
+        ),
+        ({"runtime__device": "gpu"}, "runtime.device: .* pattern"),
+        ({"register__name": "a/b"}, "register.name: .* pattern"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_path(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        check_params(changed(**changes), "params.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_problem_is_listed_at_once() -> None:
+    with pytest.raises(UserError, match="train.epochs.*train.batch_size"):
+        check_params(changed(train__epochs=0, train__batch_size=0), "params.yaml")
+
+
+def test_a_missing_key_is_named() -> None:
+    values = read_yaml(DEFAULTS)
+    del values["train"]["epochs"]
+    with pytest.raises(UserError, match="train.epochs is missing"):
+        check_params(values, "params.yaml")
+
+
+def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is missing"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1\nb: 2")
+    with pytest.raises(UserError, match="not valid YAML") as caught:
+        load_params(tmp_path / "params.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_tracked_values_hold_everything_but_runtime() -> None:
+    values = tracked_values(load_params(DEFAULTS))
+    assert list(values) == [key for key in known_keys() if not key.startswith("runtime.")]
+    assert values["train.learning_rate"] == 0.003
+
+
+def test_no_parameter_has_a_name_that_dvc_drops_from_its_key() -> None:
+    assert not {key.split(".")[-1] for key in known_keys()} & {"size", "nfiles"}
