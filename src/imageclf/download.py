@@ -1,0 +1,264 @@
+"""One file over HTTP: resumed where it stopped, tried again where that can help.
+
+While it comes, the file stands beside its target as ``TARGET.part``, and what the server said of
+it as ``TARGET.part.json``. Both outlive a lost connection and a kill, so that the next call asks
+only for the bytes that are missing.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from imageclf.files import sha256_file, write_json
+
+CONNECT_TIMEOUT = 5.0  # seconds
+READ_TIMEOUT = 20.0  # seconds
+SLOWEST = 1_000  # bytes per second over READ_TIMEOUT: a slower server counts as hanging
+ATTEMPTS = 4
+BACKOFF = 1.0  # seconds before the second attempt, doubled before each further one
+CHUNK = 1 << 16  # bytes
+
+PASSING = {408, 425, 429, 500, 502, 503, 504}
+# S3 answers 403 for a name that does not exist.
+NOT_THERE = {403, 404, 410}
+
+
+class UnavailableError(Exception):
+    """A file cannot be had from where it was asked for; the message says why."""
+
+
+class NotFoundError(UnavailableError):
+    """The place answers, but holds no such file."""
+
+
+class _PassingError(Exception):
+    """A fault that may be gone a moment later."""
+
+
+@dataclass(frozen=True)
+class _Partial:
+    """The bytes that came so far and the notes on where they came from."""
+
+    url: str
+    data: Path
+    notes: Path
+
+    def read(self) -> tuple[int, dict[str, Any]]:
+        """How many bytes there are to go on from, and the notes; (0, {}) for a fresh start."""
+        if not (self.data.exists() and self.notes.exists()):
+            return 0, {}
+        notes = json.loads(self.notes.read_bytes())
+        return (self.data.stat().st_size, notes) if notes["url"] == self.url else (0, {})
+
+    def start(self, total: int | None, validator: str | None) -> None:
+        # The notes go first: at no moment do old notes stand beside new bytes.
+        self.notes.unlink(missing_ok=True)
+        self.data.write_bytes(b"")
+        write_json(self.notes, {"url": self.url, "total": total, "validator": validator})
+
+    def discard(self) -> None:
+        self.notes.unlink(missing_ok=True)
+        self.data.unlink(missing_ok=True)
+
+
+def download(
+    url: str,
+    target: Path,
+    console: Console,
+    *,
+    sha256: str | None = None,
+    largest: int | None = None,
+) -> None:
+    """Download ``url`` to ``target``, which appears only when it is whole.
+
+    A name that does not resolve, a refused connection or an HTTP error fails at once; a busy
+    server, silence or a lost connection is tried ATTEMPTS times in all, going on from the bytes
+    that came. On a terminal a bar shows bytes, rate and time left.
+
+    Args:
+        url: an http or https address.
+        target: where the bytes go, exactly as the server stores them.
+        console: where the bar and a line for every repeated attempt go.
+        sha256: of the whole file, 64 hexadecimal digits; a file that differs is removed.
+        largest: refuse a file of more bytes than this.
+
+    Raises:
+        NotFoundError: the server holds no such file.
+        UnavailableError: the file cannot be had for any other reason.
+        OSError: the file cannot be written.
+    """
+    partial = _Partial(
+        url,
+        target.with_name(f"{target.name}.part"),
+        target.with_name(f"{target.name}.part.json"),
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _progress_bar(console) as progress:
+        task = progress.add_task(PurePosixPath(urlsplit(url).path).name, total=None)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                _receive(partial, largest, progress, task)
+                break
+            except _PassingError as error:
+                if attempt == ATTEMPTS:
+                    raise UnavailableError(f"{error}, {ATTEMPTS} times") from error
+                pause = BACKOFF * 2 ** (attempt - 1)
+                received = decimal(partial.read()[0])
+                console.print(f"  {error}; going on from {received} in {pause:g} s")
+                time.sleep(pause)
+    if sha256 is not None and (found := sha256_file(partial.data)) != sha256:
+        partial.discard()
+        raise UnavailableError(f"its sha256 is {found}, not {sha256}")
+    with partial.data.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.data.replace(target)
+    partial.notes.unlink()
+
+
+def _progress_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("  {task.description}", markup=False),
+        BarColumn(bar_width=24),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _receive(partial: _Partial, largest: int | None, progress: Progress, task: TaskID) -> None:
+    """Ask for the bytes that are missing and add them to the partial file."""
+    offset, notes = partial.read()
+    if offset and offset == notes["total"]:
+        return
+    try:
+        with requests.get(
+            partial.url,
+            headers={"Accept-Encoding": "identity", **_range_headers(offset, notes)},
+            stream=True,
+            timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+        ) as response:
+            received, total = _begin(response, partial, offset, notes)
+            progress.reset(task, total=total, completed=received)
+            with partial.data.open("ab") as file:
+                for chunk in _chunks(response):
+                    received += len(chunk)
+                    if largest is not None and received > largest:
+                        partial.discard()
+                        raise UnavailableError(f"sends more than {decimal(largest)}")
+                    file.write(chunk)
+                    progress.update(task, completed=received)
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise _explained(error) from error
+    if total is not None and received < total:
+        raise _PassingError("the connection was lost")
+
+
+def _range_headers(offset: int, notes: dict[str, Any]) -> dict[str, str]:
+    if not offset:
+        return {}
+    headers = {"Range": f"bytes={offset}-"}
+    if notes["validator"]:
+        headers["If-Range"] = notes["validator"]
+    return headers
+
+
+def _begin(
+    response: requests.Response, partial: _Partial, offset: int, notes: dict[str, Any]
+) -> tuple[int, int | None]:
+    """Judge the answer: how many bytes of the partial file it goes on from, and the whole size.
+
+    A server may ignore a range (200: the file from its beginning), refuse it (416), or send
+    another one than asked for; only a 206 that names the right place in a file of the same size
+    is added to what is there.
+    """
+    status, headers = response.status_code, response.headers
+    if status in PASSING:
+        raise _PassingError(f"HTTP {status} {response.reason}")
+    if status in NOT_THERE:
+        raise NotFoundError(f"HTTP {status} {response.reason}")
+    if status == 206 and offset:
+        place = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
+        if place and [int(number) for number in place.groups()] == [offset, notes["total"]]:
+            return offset, notes["total"]
+    if status in (206, 416):
+        partial.discard()
+        raise _PassingError("the server does not go on from where it stopped")
+    if status != 200:
+        raise UnavailableError(f"HTTP {status} {response.reason}")
+    length = headers.get("Content-Length")
+    total = int(length) if length else None
+    etag = headers.get("ETag", "W/")
+    # A weak ETag says that two files mean the same, not that their bytes agree (RFC 9110, 8.8.1).
+    partial.start(total, headers.get("Last-Modified") if etag.startswith("W/") else etag)
+    return 0, total
+
+
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    """The body as it comes, without undoing any Content-Encoding.
+
+    Raises:
+        _PassingError: the connection was lost, or the server is silent or all but silent.
+    """
+    since, received = time.monotonic(), 0
+    try:
+        while chunk := response.raw.read1(CHUNK, decode_content=False):
+            yield chunk
+            received += len(chunk)
+            if (elapsed := time.monotonic() - since) >= READ_TIMEOUT:
+                if received < SLOWEST * elapsed:
+                    raise _PassingError(
+                        f"the server sent only {decimal(received)} in {elapsed:.0f} s"
+                    )
+                since, received = time.monotonic(), 0
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise _PassingError(f"the server was silent for {READ_TIMEOUT:g} s") from error
+    except urllib3.exceptions.HTTPError as error:
+        raise _PassingError("the connection was lost") from error
+
+
+def _explained(error: Exception) -> Exception:
+    """What went wrong before the server answered, in words, and whether it may pass."""
+    if isinstance(error, requests.ReadTimeout):
+        return _PassingError(f"the server was silent for {READ_TIMEOUT:g} s")
+    cause = error.args[0] if error.args else error
+    if not isinstance(error, requests.ConnectionError):
+        return UnavailableError(str(cause))
+    if isinstance(cause, urllib3.exceptions.MaxRetryError):
+        return UnavailableError(_why_no_connection(cause.pool.host, cause.reason))
+    return _PassingError("the connection was lost")
+
+
+def _why_no_connection(host: str, reason: Exception | None) -> str:
+    match reason:
+        case urllib3.exceptions.NameResolutionError():
+            return f"{host} does not resolve"
+        case urllib3.exceptions.ProxyError():
+            return _why_no_connection("the proxy", reason.original_error)
+        case urllib3.exceptions.NewConnectionError(__cause__=OSError(strerror=str(text))):
+            return f"{host}: {text.lower()}"
+        case urllib3.exceptions.ConnectTimeoutError():
+            return f"{host} did not answer within {CONNECT_TIMEOUT:g} s"
+    return f"{host}: {reason}"
