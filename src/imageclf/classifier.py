@@ -1,0 +1,123 @@
+"""The trained thing: raw images in, probabilities out, in a folder of safetensors and JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imageclf.files import UserError, atomic_folder, read_json, write_json
+from imageclf.models import build_network
+from imageclf.params import Model
+
+# Images at a time where no gradient is needed: large enough to keep every core busy.
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything needed to rebuild a classifier from its weights, and what it was made from.
+
+    Attributes:
+        fingerprint: sha256 over all that determined the training.
+        class_names: name of each output.
+        image_shape: (H, W) or (H, W, C) of the uint8 images it takes.
+        mean: per channel, of pixels scaled to 0..1, subtracted first.
+        std: per channel, divided by next.
+        model: the section ``model`` of the parameters.
+        data: sha256 of the train and the val split.
+        epoch: the epoch, from 1, whose weights these are.
+    """
+
+    fingerprint: str
+    class_names: list[str]
+    image_shape: list[int]
+    mean: list[float]
+    std: list[float]
+    model: dict[str, Any]
+    data: dict[str, str]
+    epoch: int
+
+
+class Classifier(nn.Module):
+    """A network behind its own normalisation: takes raw uint8 images.
+
+    ``forward`` gives what the network gives (logits or log-probabilities), for training;
+    ``probabilities`` is what everyone else wants.
+    """
+
+    def __init__(
+        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], grey: bool
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.grey = grey
+        shape = (1, -1, 1, 1)
+        scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
+        shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
+        self.register_buffer("scale", scale.float().reshape(shape), persistent=False)
+        self.register_buffer("shift", shift.float().reshape(shape), persistent=False)
+        self.scale: Tensor
+        self.shift: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits or log-probabilities (float32, N x classes) of uint8 N x H x W [x C] images."""
+        pixels = images.unsqueeze(1) if self.grey else images.permute(0, 3, 1, 2)
+        result: Tensor = self.network(torch.addcmul(self.shift, pixels.float(), self.scale))
+        return result
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Class probabilities (float32, N x classes).
+
+        The softmax of log-probabilities is the probabilities themselves, so it fits both outputs.
+        """
+        result: Tensor = self(images).softmax(dim=1)
+        return result
+
+
+def build_classifier(
+    model: Model, stats: dict[str, list[float]], image_shape: Sequence[int], classes: int
+) -> Classifier:
+    """A classifier with fresh weights; ``stats`` are mean and std of the train split's pixels."""
+    if model.normalize == "none":
+        channels = len(stats["mean"])
+        stats = {"mean": [0.0] * channels, "std": [1 / 255] * channels}
+    network = build_network(model, image_shape, classes)
+    return Classifier(network, stats["mean"], stats["std"], grey=len(image_shape) == 2)
+
+
+def save_classifier(classifier: Classifier, description: Description, folder: Path) -> None:
+    """Write ``model.safetensors`` and ``model.json``: the folder appears whole or not at all."""
+    from safetensors.torch import save_file
+
+    with atomic_folder(folder) as target:
+        weights = {name: value.contiguous() for name, value in classifier.state_dict().items()}
+        save_file(weights, target / "model.safetensors")
+        write_json(target / "model.json", asdict(description))
+
+
+def load_classifier(folder: Path) -> tuple[Classifier, Description]:
+    """Rebuild a classifier on the CPU, in eval mode. Nothing is unpickled.
+
+    Raises:
+        UserError: a file is missing, or the weights do not fit the description.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    description = Description(**read_json(folder / "model.json"))
+    classifier = build_classifier(
+        Model.model_validate(description.model),
+        {"mean": description.mean, "std": description.std},
+        description.image_shape,
+        len(description.class_names),
+    )
+    try:
+        classifier.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"{folder}: model.safetensors does not fit model.json ({error}): run `dvc repro train`"
+        ) from None
+    return classifier.eval(), description

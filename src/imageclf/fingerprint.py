@@ -1,0 +1,29 @@
+"""What a model is made from, as one sha256.
+
+It covers what DVC looks at for the train stage: the command, the tracked parameters, the prepared
+data and the source files, all read from dvc.yaml, so that the two can never disagree.
+"""
+
+from pathlib import Path
+
+from imageclf.files import UserError, digest_of, sha256_file
+from imageclf.params import Params, read_yaml, tracked_values
+
+
+def fingerprint(params: Params, pipeline: Path = Path("dvc.yaml"), stage: str = "train") -> str:
+    """The sha256 over everything that determines what ``stage`` writes.
+
+    Raises:
+        UserError: dvc.yaml or one of the stage's dependencies is missing.
+    """
+    definition = read_yaml(pipeline)["stages"][stage]
+    values = tracked_values(params)
+    try:
+        return digest_of(
+            {
+                "params": {name: values[name] for name in definition["params"]},
+                "deps": {path: sha256_file(Path(path)) for path in definition["deps"]},
+            }
+        )
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing: run `dvc repro`") from None

@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from imageclf.classifier import (
+    Classifier,
+    Description,
+    build_classifier,
+    load_classifier,
+    save_classifier,
+)
+from imageclf.files import UserError
+from support import make_params
+
+STATS = {"mean": [0.3], "std": [0.2]}
+
+
+def description(**changes: object) -> Description:
+    values = {
+        "fingerprint": "f" * 64,
+        "class_names": [str(digit) for digit in range(10)],
+        "image_shape": [28, 28],
+        **STATS,
+        "model": make_params().model.model_dump(),
+        "data": {"train": "a" * 64, "val": "b" * 64},
+        "epoch": 3,
+    }
+    return Description(**values | changes)
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+
+def test_pixels_are_normalised_before_the_network_sees_them() -> None:
+    classifier = Classifier(torch.nn.Flatten(), [0.3], [0.2], grey=True)
+    batch = images(2, 4, 4)
+    expected = (batch.float() / 255 - 0.3) / 0.2
+    torch.testing.assert_close(classifier(batch), expected.reshape(2, 16))
+
+
+def test_colour_images_are_normalised_channel_by_channel() -> None:
+    mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
+    classifier = Classifier(torch.nn.Identity(), mean, std, grey=False)
+    batch = images(2, 4, 5, 3)
+    expected = (batch.float() / 255 - torch.tensor(mean)) / torch.tensor(std)
+    torch.testing.assert_close(classifier(batch), expected.permute(0, 3, 1, 2))
+
+
+def test_without_normalisation_the_network_sees_0_to_255() -> None:
+    model = make_params(model__normalize="none", model__hidden=[]).model
+    classifier = build_classifier(model, STATS, (4, 4), 3)
+    batch = images(2, 4, 4)
+    torch.testing.assert_close(classifier(batch), classifier.network(batch.float()))
+
+
+@pytest.mark.parametrize(("output", "loss"), [("log_softmax", "nll"), ("logits", "cross_entropy")])
+def test_probabilities_fit_both_outputs(output: str, loss: str) -> None:
+    model = make_params(model__output=output, train__loss=loss).model
+    classifier = build_classifier(model, STATS, (28, 28), 10)
+    batch = images(3, 28, 28)
+    probabilities = classifier.probabilities(batch)
+    result = classifier(batch)
+    expected = result.exp() if output == "log_softmax" else torch.softmax(result, dim=1)
+    torch.testing.assert_close(probabilities, expected)
+
+
+@pytest.mark.parametrize("normalize", ["standard", "none"])
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_a_saved_classifier_comes_back_the_same(tmp_path: Path, name: str, normalize: str) -> None:
+    model = make_params(model__name=name, model__normalize=normalize).model
+    classifier = build_classifier(model, STATS, (28, 28), 10).eval()
+    save_classifier(classifier, description(model=model.model_dump()), tmp_path / "model")
+    restored, told = load_classifier(tmp_path / "model")
+    batch = images(5, 28, 28)
+    assert torch.equal(restored.probabilities(batch), classifier.probabilities(batch))
+    assert told == description(model=model.model_dump())
+    assert not restored.training
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    classifier = build_classifier(make_params(model__hidden=[8]).model, STATS, (28, 28), 10)
+    save_classifier(classifier, description(), tmp_path / "model")
+    with pytest.raises(UserError, match="does not fit model.json"):
+        load_classifier(tmp_path / "model")
+    (tmp_path / "model/model.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match="does not fit model.json"):
+        load_classifier(tmp_path / "model")
+
+
+def test_equal_classifiers_give_equal_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        torch.manual_seed(1)
+        classifier = build_classifier(make_params().model, STATS, (28, 28), 10)
+        save_classifier(classifier, description(), tmp_path / name)
+    for file in ("model.safetensors", "model.json"):
+        one, two = ((tmp_path / name / file).read_bytes() for name in ("one", "two"))
+        assert np.array_equal(one, two)
