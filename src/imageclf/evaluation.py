@@ -1,0 +1,123 @@
+"""Predictions on the test split and what they are worth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from imageclf.classifier import EVALUATION_BATCH, Classifier
+from imageclf.datasets import Labels, Split
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIDENCE = 0.99
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities (float32, N x classes) for images whose true labels (int64, N) are known."""
+
+    probabilities: NDArray[np.float32]
+    labels: Labels
+
+    @property
+    def predicted(self) -> Labels:
+        """The likeliest class of each image (int64, N)."""
+        likeliest: Labels = self.probabilities.argmax(axis=1)
+        return likeliest
+
+    @property
+    def loss(self) -> NDArray[np.float64]:
+        """Cross-entropy of each image: minus the log of the probability of its true class."""
+        true_class = self.probabilities[np.arange(len(self.labels)), self.labels]
+        return -np.log(np.maximum(true_class.astype(np.float64), np.finfo(np.float32).tiny))
+
+
+@torch.no_grad()
+def predict(classifier: Classifier, split: Split) -> Predictions:
+    """Probabilities for every image of a split, on the device the classifier is on."""
+    classifier.eval()
+    device = classifier.scale.device
+    parts = [
+        classifier.probabilities(
+            torch.tensor(split.images[start : start + EVALUATION_BATCH]).to(device)
+        )
+        for start in range(0, len(split), EVALUATION_BATCH)
+    ]
+    return Predictions(torch.cat(parts).cpu().numpy(), split.labels)
+
+
+def metrics(predictions: Predictions, train_labels: Labels, top_k: int) -> dict[str, float]:
+    """The figures of ``reports/metrics.json``.
+
+    ``accuracy_low`` is the lower end of the 99 % Wilson score interval of the accuracy, and
+    ``majority_accuracy`` that of always guessing the commonest class of the train split.
+    """
+    from scipy.stats import binomtest
+    from sklearn.metrics import top_k_accuracy_score
+
+    labels, count = predictions.labels, len(predictions.labels)
+    correct = int((predictions.predicted == labels).sum())
+    interval = binomtest(correct, count).proportion_ci(CONFIDENCE, method="wilson")
+    classes = np.arange(predictions.probabilities.shape[1])
+    top = top_k_accuracy_score(labels, predictions.probabilities, k=top_k, labels=classes)
+    return {
+        "accuracy": correct / count,
+        f"top_{top_k}_accuracy": float(top),
+        "loss": round(float(predictions.loss.mean()), 4),
+        "accuracy_low": round(float(interval.low), 4),
+        "majority_accuracy": float((labels == np.bincount(train_labels).argmax()).mean()),
+        "images": count,
+    }
+
+
+def per_class_table(predictions: Predictions, class_names: Sequence[str]) -> "pd.DataFrame":
+    """Precision, recall, F1 (0..1) and support (images) of each class, one row each."""
+    import pandas as pd
+    from sklearn.metrics import precision_recall_fscore_support
+
+    precision, recall, f1, support = precision_recall_fscore_support(
+        predictions.labels,
+        predictions.predicted,
+        labels=np.arange(len(class_names)),
+        zero_division=0.0,
+    )
+    return pd.DataFrame(
+        {
+            "class": class_names,
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "support": support,
+        }
+    ).round(4)
+
+
+def confusion_matrix(predictions: Predictions, classes: int) -> NDArray[np.int64]:
+    """Images by true class (rows) and predicted class (columns): int64, classes x classes."""
+    counts = np.bincount(predictions.labels * classes + predictions.predicted, minlength=classes**2)
+    return counts.reshape(classes, classes)
+
+
+def predictions_table(predictions: Predictions, class_names: Sequence[str]) -> "pd.DataFrame":
+    """One row per test image, in their order: actual and predicted class, probability, loss."""
+    import pandas as pd
+
+    names = np.array(class_names)
+    return pd.DataFrame(
+        {
+            "actual": names[predictions.labels],
+            "predicted": names[predictions.predicted],
+            "probability": predictions.probabilities.max(axis=1).round(4),
+            "loss": predictions.loss.round(4),
+        }
+    )
+
+
+def worst_first(predictions: Predictions, count: int) -> NDArray[np.int64]:
+    """Indices of the ``count`` images with the highest loss: the most confident mistakes first."""
+    return np.argsort(-predictions.loss, kind="stable")[:count]

@@ -1,0 +1,111 @@
+"""Every picture, drawn with matplotlib's object interface: no global state, no display."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from imageclf.files import atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRAIN, VAL, RIGHT, WRONG, GREY = "#4878a8", "#d1605e", "#3a7d44", "#b8312f", "#555555"
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG whose bytes depend on the picture alone."""
+    FigureCanvasAgg(figure)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+
+
+def loss_curves(history: "pd.DataFrame") -> Figure:
+    """Loss and accuracy of train and val by epoch, in one picture, the best epoch marked."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
+        for split, colour in (("train", TRAIN), ("val", VAL)):
+            axes.plot(
+                history["epoch"],
+                history[f"{split}_{quantity}"],
+                "o-",
+                color=colour,
+                ms=3,
+                label=split,
+            )
+        axes.set(xlabel="epoch", title=quantity.capitalize())
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _tidy(axes)
+    accuracy.legend(frameon=False)
+    best = history.loc[history["val_loss"].idxmin()]
+    loss.plot(
+        best["epoch"],
+        best["val_loss"],
+        "o",
+        ms=9,
+        mfc="none",
+        color=GREY,
+        label=f"lowest val loss, epoch {best['epoch']:.0f}",
+    )
+    loss.legend(frameon=False)
+    return figure
+
+
+def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+    """Counts by true and predicted class, coloured by the share of the true class."""
+    side = max(5.0, 1.5 + 0.55 * len(class_names))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    ticks = np.arange(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, class_names)
+    axes.set(xlabel="predicted", ylabel="actual", title="Test images by actual and predicted class")
+    if len(class_names) <= 25:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                colour = "white" if share[row, column] > 0.5 else "black"
+                axes.text(
+                    column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8
+                )
+    figure.colorbar(image, shrink=0.8, label="share of the actual class")
+    return figure
+
+
+def image_grid(
+    images: NDArray[np.uint8],
+    predicted: Sequence[str],
+    actual: Sequence[str],
+    probabilities: NDArray[np.float32],
+    title: str,
+) -> Figure:
+    """Images (uint8, N x H x W [x 3]) with predicted and true class under each."""
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.6 * columns, 2.05 * rows + 0.5), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(images) :]:
+        axis.set_axis_off()
+    for axis, image, guess, truth, probability in zip(
+        axes, images, predicted, actual, probabilities, strict=False
+    ):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        right = guess == truth
+        text = f"{guess} {probability:.0%}" + ("" if right else f"\nis {truth}")
+        axis.set_xlabel(text, fontsize=8, color=RIGHT if right else WRONG)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def _tidy(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)

@@ -1,0 +1,59 @@
+"""models/classifier and the test split -> reports/metrics.json and reports/evaluation."""
+
+from pathlib import Path
+
+import click
+
+from command import stage
+from imageclf.files import UserError, atomic_folder, write_json
+from imageclf.params import Params
+from imageclf.runtime import prepare_runtime
+
+PREPARED = Path("data/prepared")
+
+
+@stage
+def main(params: Params) -> None:
+    """Measure the trained classifier on the test split, which nothing saw before."""
+    runtime = prepare_runtime(params)
+
+    import pandas as pd
+
+    from imageclf.classifier import load_classifier
+    from imageclf.datasets import load_split
+    from imageclf.evaluation import metrics, per_class_table, predict
+    from imageclf.report import warnings, write_report
+
+    classifier, description = load_classifier(Path("models/classifier"))
+    if params.evaluate.top_k > len(description.class_names):
+        raise UserError(
+            f"params.yaml: evaluate.top_k is {params.evaluate.top_k}, but there are only "
+            f"{len(description.class_names)} classes"
+        )
+    test = load_split(PREPARED, "test")
+    predictions = predict(classifier.to(runtime.device), test)
+    figures = metrics(predictions, load_split(PREPARED, "train").labels, params.evaluate.top_k)
+    with atomic_folder(Path("reports/evaluation")) as target:
+        write_report(
+            target,
+            test,
+            predictions,
+            figures,
+            description,
+            history=pd.read_csv("reports/history.csv"),
+            pictures=params.evaluate.pictures,
+        )
+    write_json(Path("reports/metrics.json"), figures)
+
+    click.echo(per_class_table(predictions, description.class_names).to_string(index=False))
+    click.echo(
+        f"\ntest accuracy {figures['accuracy']:.2%} on {figures['images']:,} images"
+        f" (always guessing the commonest class: {figures['majority_accuracy']:.2%})"
+    )
+    for warning in warnings(figures):
+        click.echo(f"warning: {warning}", err=True)
+    click.echo("report: reports/evaluation/index.html")
+
+
+if __name__ == "__main__":
+    main()

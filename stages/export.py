@@ -1,0 +1,38 @@
+"""models/classifier -> models/exported."""
+
+from pathlib import Path
+
+import click
+
+from command import stage
+from imageclf.files import atomic_folder, write_json
+from imageclf.params import Params
+from imageclf.runtime import prepare_runtime
+
+EXPORTED = Path("models/exported")
+
+
+@stage
+def main(params: Params) -> None:
+    """Write portable files and prove on real test images that they agree with the model."""
+    prepare_runtime(params)
+
+    from imageclf.classifier import load_classifier
+    from imageclf.datasets import load_split
+    from imageclf.exporting import export, parity
+
+    classifier, description = load_classifier(Path("models/classifier"))
+    images = load_split(Path("data/prepared"), "test").images
+    with atomic_folder(EXPORTED) as target:
+        export(classifier, description, target)
+        proof = parity(classifier, images, target, params.export.tolerance)
+        write_json(target / "parity.json", proof)
+    for name, difference in proof["largest_difference"].items():
+        size = (EXPORTED / name).stat().st_size / 1e6
+        click.echo(
+            f"{EXPORTED / name}: {size:.1f} MB, differs from the model by {difference:.1g} at most"
+        )
+
+
+if __name__ == "__main__":
+    main()
