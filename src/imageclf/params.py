@@ -208,4 +208,5 @@ def _explain(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "value_error":
         return f"{path}: {message}" if path else message
-    return f"{path}: {message[0].lower()}{message[1:]}, not {detail['input']!r}"
+    problem = f"{message[0].lower()}{message[1:]}, not {detail['input']!r}"
+    return f"{path}: {problem}" if path else problem

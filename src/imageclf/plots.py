@@ -14,7 +14,10 @@ from imageclf.files import atomic_path
 if TYPE_CHECKING:
     import pandas as pd
 
-TRAIN, VAL, RIGHT, WRONG, GREY = "#4878a8", "#d1605e", "#3a7d44", "#b8312f", "#555555"
+TRAIN, VAL, RIGHT, WRONG = "#4878a8", "#d1605e", "#3a7d44", "#b8312f"
+GREY, PALE = "#555555", "#b9cbdd"
+BARS = 10
+LONGEST_TITLE = 32
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -103,6 +106,41 @@ def image_grid(
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     return figure
+
+
+def image_with_probabilities(
+    images: Sequence[NDArray[np.uint8]],
+    titles: Sequence[str],
+    likeliest: Sequence[Sequence[tuple[str, float]]],
+) -> Figure:
+    """A row per image: the image (uint8, H x W [x 3]) beside its likeliest classes as bars.
+
+    ``likeliest`` holds, per image, class names and probabilities, the likeliest first.
+    """
+    bars = len(likeliest[0])
+    height = max(2.2, 0.9 + 0.23 * bars)
+    figure = Figure(figsize=(7.5, height * len(images)), layout="constrained")
+    rows = figure.subplots(len(images), 2, squeeze=False, width_ratios=[1, 1.9])
+    colours = [TRAIN, *[PALE] * (bars - 1)]
+    for (picture, chart), image, title, pairs in zip(rows, images, titles, likeliest, strict=True):
+        picture.imshow(image, cmap="gray", vmin=0, vmax=255)
+        picture.set(xticks=[], yticks=[])
+        picture.spines[:].set_visible(False)
+        picture.set_title(_shortened(title), fontsize=9, parse_math=False)
+        names, values = zip(*pairs, strict=True)
+        drawn = chart.barh(np.arange(bars), values, height=0.7, color=colours)
+        chart.bar_label(drawn, [f"{value:.1%}" for value in values], padding=4, fontsize=9)
+        chart.set_yticks(np.arange(bars), names, fontsize=9, parse_math=False)
+        chart.invert_yaxis()
+        chart.set(xlim=(0, 1.12), xticks=[])
+        chart.tick_params(length=0)
+        chart.spines[["top", "right", "bottom"]].set_visible(False)
+    rows[0, 1].set_title("Probability of each class", fontsize=9)
+    return figure
+
+
+def _shortened(title: str) -> str:
+    return title if len(title) <= LONGEST_TITLE else f"{title[: LONGEST_TITLE - 1]}…"
 
 
 def _tidy(axes: Any) -> None:

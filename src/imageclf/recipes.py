@@ -1,0 +1,111 @@
+"""Recipes: ready-made settings that `imageclf use` merges into params.yaml."""
+
+import difflib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imageclf.files import UserError, write_text
+from imageclf.params import check_params, read_yaml
+
+RECIPES = Path("recipes")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe file: its name, the first line of its header, and the parameters it sets."""
+
+    name: str
+    title: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A parameter that a recipe changed, by its dotted path; ``before`` is None if unset."""
+
+    key: str
+    before: Any
+    after: Any
+
+
+def load_recipes(folder: Path = RECIPES) -> list[Recipe]:
+    """Every recipe of a folder, by name.
+
+    Raises:
+        UserError: there are none, or one is not a YAML mapping.
+    """
+    recipes = [_load(path) for path in sorted(folder.glob("*.yaml"))]
+    if not recipes:
+        raise UserError(f"no recipes in {folder}/: run this in the folder of the project")
+    return recipes
+
+
+def find_recipe(name: str, folder: Path = RECIPES) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UserError: there is none; the message names the nearest.
+    """
+    recipes = {recipe.name: recipe for recipe in load_recipes(folder)}
+    if name not in recipes:
+        nearest = difflib.get_close_matches(name, recipes, n=1, cutoff=0)[0]
+        raise UserError(f"there is no recipe {name}; did you mean {nearest}?")
+    return recipes[name]
+
+
+def use_recipe(recipe: Recipe, path: Path = Path("params.yaml")) -> list[Change]:
+    """Set exactly the parameters that the recipe lists; comments, order and layout stay.
+
+    The result is checked before anything is written; if nothing changes, nothing is written.
+
+    Returns:
+        What changed, in the order of the recipe.
+
+    Raises:
+        UserError: params.yaml is missing or is not YAML, or the result does not fit the schema.
+    """
+    from ruamel.yaml import YAML
+
+    read_yaml(path)
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 1000
+    params = yaml.load(path)
+    changes = _merge(params, recipe.values) if isinstance(params, dict) else []
+    text = io.StringIO()
+    yaml.dump(params, text)
+    check_params(YAML(typ="safe").load(text.getvalue()), f"{path} with recipe {recipe.name}")
+    if changes:
+        write_text(path, text.getvalue())
+    return changes
+
+
+def _load(path: Path) -> Recipe:
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path} sets no parameters")
+    title = path.read_text().splitlines()[0].removeprefix("#").strip()
+    return Recipe(path.stem, title, values)
+
+
+def _merge(params: dict[str, Any], values: dict[str, Any], prefix: str = "") -> list[Change]:
+    changes = []
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(params.get(key), dict):
+            changes += _merge(params[key], value, f"{prefix}{key}.")
+        elif params.get(key) != value:
+            changes.append(Change(f"{prefix}{key}", params.get(key), value))
+            params[key] = _as_one_line(value)
+    return changes
+
+
+def _as_one_line(value: Any) -> Any:
+    from ruamel.yaml.comments import CommentedSeq
+
+    if not isinstance(value, list):
+        return value
+    sequence = CommentedSeq(value)
+    sequence.fa.set_flow_style()
+    return sequence

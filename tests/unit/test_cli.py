@@ -1,0 +1,308 @@
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from imageclf.cli import FIGURE_ROWS, main
+from imageclf.plots import image_with_probabilities
+from imageclf.prediction import likeliest, load_exported
+from support import ROOT
+
+BIN = Path(sys.executable).parent
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command line in an empty folder, which becomes the current one."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, stdin: str = "") -> Result:
+        result = CliRunner().invoke(main, arguments, input=stdin, prog_name="imageclf")
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    return run
+
+
+@pytest.fixture
+def model(run: Run, onnx_file: Path) -> Path:
+    """The default place of the exported model, with a model of 8 x 8 images and classes a to d."""
+    Path("models/exported").mkdir(parents=True)
+    return Path(shutil.copy(onnx_file, "models/exported"))
+
+
+def write_images(folder: str, count: int) -> list[str]:
+    """Random images, whose paths are given in their order."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    paths = [f"{folder}/{number:03}.png" for number in range(count)]
+    for seed, path in enumerate(paths):
+        pixels = np.random.default_rng(seed).integers(0, 256, (8, 8)).astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+def refused(result: Result) -> str:
+    """The one line of a command that refuses."""
+    assert result.exit_code == 2
+    assert not result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def test_a_line_per_image_with_its_likeliest_classes(run: Run, model: Path) -> None:
+    paths = write_images("photos", 2)
+    Path("b.png").write_bytes(Path(paths[0]).read_bytes())
+    result = run("predict", "b.png", "photos")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["b.png", *paths]
+    assert len({len(line) for line in lines}) == 1
+    classifier = load_exported(model)
+    with Image.open("b.png") as image:
+        (probabilities,) = classifier.probabilities(np.asarray(image)[None])
+    expected = [f"{name} {p:>6.1%}" for name, p in likeliest(probabilities, "abcd", 3)]
+    assert lines[0] == "  ".join(["b.png         ", *expected])
+
+
+def test_json_lines(run: Run, model: Path) -> None:
+    paths = write_images("photos", 3)
+    result = run("predict", "photos", "--json", "--top-k", "4")
+    assert result.exit_code == 0
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [each["image"] for each in found] == paths
+    for each in found:
+        assert sorted(entry["class"] for entry in each["predictions"]) == ["a", "b", "c", "d"]
+        probabilities = [entry["probability"] for entry in each["predictions"]]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+
+
+def test_paths_from_standard_input(run: Run, model: Path) -> None:
+    paths = write_images("my photos", 3)
+    result = run("predict", "-", "--top-k", "1", stdin=f"{paths[2]}\n\nmy photos\n")
+    assert result.exit_code == 0
+    assert [line[: len(paths[0])] for line in result.stdout.splitlines()] == [paths[2], *paths]
+    assert "no images given" in refused(run("predict", "-", stdin=""))
+
+
+def test_unreadable_files_are_listed_after_everything_else(run: Run, model: Path) -> None:
+    write_images("photos", 3)
+    Path("photos/000.png").write_bytes(b"")
+    result = run("predict", "photos", "missing.png", "--json")
+    assert result.exit_code == 2
+    images = [json.loads(line)["image"] for line in result.stdout.splitlines()]
+    assert images == ["photos/001.png", "photos/002.png"]
+    assert result.stderr.splitlines() == [
+        "unreadable: photos/000.png: the file is empty",
+        "unreadable: missing.png: no such file or directory",
+        "error: 2 of 4 images could not be read",
+    ]
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (FIGURE_ROWS + 2, FIGURE_ROWS)])
+def test_the_figure_has_a_row_per_image_up_to_a_limit(
+    run: Run, model: Path, count: int, rows: int
+) -> None:
+    write_images("photos", count)
+    result = run("predict", "photos", "--figure", "out/figure.png")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == count
+    assert result.stderr == "figure: out/figure.png\n"
+    with Image.open("out/figure.png") as figure:
+        assert figure.width == 900
+        assert figure.height == pytest.approx(264 * rows, abs=2)
+
+
+def test_what_the_figure_shows() -> None:
+    classes = [("b", 0.75), ("$a_{", 0.2), ("c", 0.05)]
+    images = [np.full((8, 8), 7, np.uint8), np.full((8, 8, 3), 200, np.uint8)]
+    figure = image_with_probabilities(images, ["costs $3_{", "a" * 99], [classes] * 2)
+    picture, chart, colour, _ = figure.axes
+    assert (picture.images[0].get_array() == 7).all()
+    assert colour.images[0].get_array().shape == (8, 8, 3)
+    assert picture.get_title() == "costs $3_{"
+    assert colour.get_title() == "a" * 31 + "…"
+    assert [label.get_text() for label in chart.get_yticklabels()] == ["b", "$a_{", "c"]
+    assert [bar.get_width() for bar in chart.patches] == [0.75, 0.2, 0.05]
+    assert [text.get_text() for text in chart.texts] == ["75.0%", "20.0%", "5.0%"]
+    assert chart.yaxis_inverted()
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no images given: name files or folders, or - for paths on standard input"),
+        (["empty"], "there are no images in empty"),
+        (["a.png", "--top-k", "5"], "--top-k 5: models/exported knows 4 classes"),
+        (["a.png", "--figure", "a.jpg"], "--figure a.jpg: the figure is a PNG, so name it a.png"),
+        (
+            ["a.png", "--model", "other"],
+            "other/model.onnx is missing: run `dvc repro` to make it",
+        ),
+    ],
+)
+def test_what_predict_refuses(run: Run, model: Path, arguments: list[str], message: str) -> None:
+    Path("empty").mkdir()
+    Path("empty/notes.txt").touch()
+    write_images(".", 1)
+    assert refused(run("predict", *arguments)) == message
+
+
+def test_without_a_model_the_command_that_makes_it_is_named(run: Run) -> None:
+    message = "models/exported/model.onnx is missing: run `dvc repro` to make it"
+    assert refused(run("predict", "a.png")) == message
+
+
+def test_top_k_below_one_is_a_usage_error(run: Run) -> None:
+    result = run("predict", "a.png", "--top-k", "0")
+    assert result.exit_code == 2
+    assert "0 is not in the range x>=1" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_registered_model_by_alias_and_by_version(project: Path, onnx_file: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    client.create_registered_model("letters")
+    version = client.create_model_version("letters", str(onnx_file.parent))
+    client.set_registered_model_alias("letters", "champion", version.version)
+    (path,) = write_images("photos", 1)
+    expected = CliRunner().invoke(main, ["predict", path, "--model", str(onnx_file)])
+    for uri in ("models:/letters@champion", "models:/letters/1"):
+        result = CliRunner().invoke(main, ["predict", path, "--model", uri])
+        assert (result.exit_code, result.stdout) == (0, expected.stdout)
+    message = refused(CliRunner().invoke(main, ["predict", path, "--model", "models:/words@x"]))
+    assert "words" in message
+    assert "not found" in message
+
+
+def test_use_lists_the_recipes(run: Run) -> None:
+    shutil.copytree(ROOT / "recipes", "recipes")
+    result = run("use")
+    assert result.exit_code == 0
+    names = [line.split()[0] for line in result.stdout.splitlines()]
+    assert names == sorted(path.stem for path in Path("recipes").iterdir())
+    assert "  MNIST with the course's first trained network (part 3)" in result.stdout
+
+
+def test_use_tells_what_changed_and_what_comes_next(run: Run) -> None:
+    shutil.copytree(ROOT / "recipes", "recipes")
+    shutil.copy(ROOT / "params.yaml", ".")
+    result = run("use", "mnist_part3")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "data.name        fashion_mnist -> mnist",
+        "model.hidden     [256, 64] -> [128, 64]",
+        "train.epochs     20 -> 5",
+        "train.optimizer  adam -> sgd",
+        "register.name    fashion-mnist -> mnist",
+        "next: dvc repro",
+    ]
+    again = run("use", "mnist_part3")
+    assert again.stdout.splitlines() == [
+        "params.yaml already holds mnist_part3: nothing changed",
+        "next: dvc repro",
+    ]
+
+
+def test_use_refuses_in_one_line(run: Run) -> None:
+    assert "run this in the folder of the project" in refused(run("use"))
+    shutil.copytree(ROOT / "recipes", "recipes")
+    assert refused(run("use", "digits")) == "there is no recipe digits; did you mean digits_mlp?"
+    assert "params.yaml is missing" in refused(run("use", "digits_mlp"))
+
+
+def test_summary_shows_the_figures_and_where_everything_is(run: Run, model: Path) -> None:
+    metrics = {
+        "accuracy": 0.8757,
+        "top_2_accuracy": 0.95,
+        "loss": 0.4,
+        "accuracy_low": 0.867,
+        "majority_accuracy": 0.1,
+        "images": 10000,
+    }
+    Path("reports").mkdir()
+    Path("reports/metrics.json").write_text(json.dumps(metrics))
+    assert "models/classifier/model.json is missing: run `dvc repro`" in refused(run("summary"))
+    Path("models/classifier").mkdir()
+    Path("models/classifier/model.json").write_text(json.dumps({"fingerprint": "f" * 64}))
+    result = run("summary")
+    assert result.exit_code == 0
+    rows = dict(line.split("  ", 1) for line in result.stdout.splitlines())
+    found = {name: value.strip() for name, value in rows.items()}
+    assert found == {
+        "test accuracy": "87.57%  (99% interval from 86.70%; always guessing one class: 10.00%)",
+        "among the top 2": "95.00%",
+        "test images": "10,000",
+        "fingerprint": "f" * 64,
+        "report": "reports/evaluation/index.html",
+        "plots": "dvc plots show",
+        "exported model": "models/exported/model.onnx",
+        "runs and models": "make ui",
+        "your own images": "imageclf predict IMAGE",
+    }
+
+
+def test_summary_before_the_first_run(run: Run) -> None:
+    message = "reports/metrics.json is missing: run `dvc repro` to make it"
+    assert refused(run("summary")) == message
+
+
+@pytest.mark.parametrize("command", ["predict", "use", "summary"])
+def test_help_has_examples(run: Run, command: str) -> None:
+    overview = run("--help")
+    assert overview.exit_code == 0
+    assert command in overview.stdout
+    assert "  imageclf predict photo.jpg    the classes of your own images\n" in overview.stdout
+    assert run(command, "--help").exit_code == 0
+
+
+def test_the_command_line_itself_loads_nothing_heavy() -> None:
+    script = (
+        "import sys, imageclf.cli\n"
+        "heavy = {'torch', 'mlflow', 'onnxruntime', 'numpy', 'PIL', 'pydantic', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", script]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_ctrl_c_stops_at_once_with_130(run: Run, model: Path) -> None:
+    write_images("photos", 50)
+    command = [BIN / "imageclf", "predict", *["photos"] * 400]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process:
+        assert process.stdout
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert time.monotonic() - start < 10
+    assert errors == b""
+
+
+def test_a_reader_that_leaves_early_is_no_error_message(run: Run, model: Path) -> None:
+    write_images("photos", 50)
+    command = [BIN / "imageclf", "predict", *["photos"] * 60]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
