@@ -1,0 +1,139 @@
+"""A project folder with a tracking store of its own, a small model, and MLflow's own servers."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+
+STORE = "mlflow.db"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What MLflow warns of in its own code is no warning about this project."""
+    for its_own in (
+        "ignore:The ``noload`` loader strategy:DeprecationWarning:mlflow",
+        "ignore:.*Any type hint is inferred as AnyType:UserWarning",
+    ):
+        config.addinivalue_line("filterwarnings", its_own)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty tracking store; the migrations that make one take seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / STORE
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, without git and with an empty tracking store; no server is configured."""
+    folder = tmp_path / "my project"
+    folder.mkdir()
+    shutil.copy(migrated, folder / STORE)
+    for name in {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", *os.environ}:
+        if name.startswith(("MLFLOW_", "DVC_")):
+            monkeypatch.setenv(name, "")  # so that it is put back, also where it was not set
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A linear classifier of uint8 images of 8 x 8 into four classes, as the export stage's."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(0).normal(0, 0.001, (64, 4)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["pixels"], ["rows"], axis=1),
+            helper.make_node("MatMul", ["rows", "weights"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ],
+        "linear",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 8, 8])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(
+        model,
+        {
+            "class_names": json.dumps(["a", "b", "c", "d"]),
+            "image_shape": "[8, 8]",
+            "fingerprint": "f" * 64,
+        },
+    )
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return path
+
+
+@pytest.fixture
+def mlflow_server(project: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts ``mlflow ...`` on a port of loopback and waits until it answers."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes that nobody needs here
+    }
+    started = []
+
+    def start(port: int, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1"]
+        with (project / "server.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*command, "--port", str(port)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=os.environ | environment,
+            )
+        started.append(process)
+        deadline = time.monotonic() + 90
+        while not answers(f"http://127.0.0.1:{port}/health"):
+            log_text = (project / "server.log").read_text()
+            assert process.poll() is None, log_text
+            assert time.monotonic() < deadline, log_text
+            time.sleep(0.2)
+        return process
+
+    yield start
+    for process in started:
+        stop(process)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server and all that it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

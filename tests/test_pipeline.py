@@ -1,0 +1,266 @@
+"""The real pipeline, run by DVC on the built-in digits in a copy of the project."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+
+from imageclf.files import read_json
+from imageclf.params import read_yaml
+from support import ROOT
+
+BIN = Path(sys.executable).parent
+STAGES = ("fetch", "transform", "train", "evaluate", "export", "register")
+
+
+class Project:
+    """A copy of the project under git, with a fresh tracking store and an empty cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = self.run("git", "ls-files", "--cached", "--others", "--exclude-standard", at=ROOT)
+        for name in names.splitlines():
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        self.run("git", "init", "--quiet")
+        self.run("imageclf", "use", "digits_mlp")
+        self.commit("start")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """This process's, with the environment's programs first and no server configured."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        site_cache = str(self.folder / ".dvc/site")
+        return kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "DVC_SITE_CACHE_DIR": site_cache}
+
+    def run(self, *command: str, at: Path | None = None, check: bool = True) -> str:
+        """The output of a command; a failure shows it."""
+        environment = self.environment
+        done = subprocess.run(
+            command,
+            check=False,
+            cwd=at or self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def commit(self, message: str) -> None:
+        """Everything that git does not ignore."""
+        self.run("git", "add", "--all")
+        identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+        self.run("git", *identity, "commit", "--quiet", "--message", message)
+
+    def repro(self, *arguments: str) -> list[str]:
+        """The stages that `dvc repro` really ran."""
+        output = self.run("dvc", "repro", *arguments)
+        return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
+
+    def set(self, path: str, value: str) -> None:
+        """Change a parameter as a user would: in the file, by hand."""
+        section, key = path.split(".")
+        lines = (self.folder / "params.yaml").read_text().splitlines()
+        inside = False
+        for number, line in enumerate(lines):
+            inside = line.startswith(f"{section}:") or (inside and line.startswith((" ", "#")))
+            if inside and line.strip().startswith(f"{key}:"):
+                lines[number] = f"  {key}: {value}"
+        (self.folder / "params.yaml").write_text("\n".join(lines) + "\n")
+
+    def md5s(self) -> dict[str, str]:
+        """The md5 of every out in dvc.lock."""
+        stages: dict[str, Any] = read_yaml(self.folder / "dvc.lock")["stages"]
+        return {
+            out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])
+        }
+
+    def runs(self) -> list[Any]:
+        """Every run in the project's own tracking store."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return list(client.search_runs(experiments))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that ran once."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    assert project.repro() == [*STAGES]
+    return project
+
+
+def test_it_learns_digits_and_registers_the_model(project: Project) -> None:
+    metrics = read_json(project.folder / "reports/metrics.json")
+    assert metrics["accuracy"] >= 0.95
+    assert metrics["images"] == 359
+    (run,) = project.runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test_accuracy"] == metrics["accuracy"]
+    model = read_json(project.folder / "models/classifier/model.json")
+    assert run.data.tags["fingerprint"] == model["fingerprint"]
+
+
+def test_nothing_runs_a_second_time(project: Project) -> None:
+    assert project.repro() == []
+
+
+@pytest.mark.parametrize(("path", "value"), [("runtime.device", "cpu"), ("runtime.threads", "2")])
+def test_where_it_runs_is_not_what_it_is(project: Project, path: str, value: str) -> None:
+    before = (project.folder / "params.yaml").read_text()
+    project.set(path, value)
+    assert (project.folder / "params.yaml").read_text() != before
+    assert project.repro() == []
+
+
+def test_changing_a_parameter_and_back_restores_and_leaves_two_runs(project: Project) -> None:
+    rate = read_yaml(project.folder / "params.yaml")["train"]["learning_rate"]
+    before = project.md5s()
+    project.set("train.learning_rate", "0.02")
+    assert project.repro() == ["train", "evaluate", "export", "register"]
+    project.set("train.learning_rate", str(rate))
+    assert project.repro() == ["register"]
+    assert project.md5s() == before
+    runs = project.runs()
+    rates = {run.data.params["train.learning_rate"] for run in runs}
+    assert (len(runs), len(rates)) == (2, 2)
+    assert project.repro() == []
+
+
+def test_a_wrong_parameter_stops_before_any_work(project: Project) -> None:
+    before = (project.folder / "params.yaml").read_text()
+    project.set("train.epochs", "-1")
+    output = project.run("dvc", "repro", check=False)
+    (project.folder / "params.yaml").write_text(before)
+    assert "error: params.yaml: train.epochs: input should be greater than 0, not -1" in output
+    assert "Traceback" not in output
+    assert project.repro() == []
+
+
+def test_dvc_shows_metrics_and_plots(project: Project) -> None:
+    assert "accuracy" in project.run("dvc", "metrics", "show")
+    project.run("dvc", "plots", "show", "--out", "plots")
+    page = (project.folder / "plots/index.html").read_text()
+    assert all(title in page for title in ("Loss by epoch", "Confusion", "mistakes.png"))
+
+
+TEN_LINES = """
+import json
+import numpy, onnxruntime
+
+images = numpy.load("data/prepared/test.images.npy")
+labels = numpy.load("data/prepared/test.labels.npy")
+session = onnxruntime.InferenceSession("models/exported/model.onnx")
+probabilities = session.run(None, {"images": images})[0]
+accuracy = (probabilities.argmax(axis=1) == labels).mean()
+print(json.dumps({"accuracy": accuracy}))
+"""
+
+
+def test_ten_lines_that_know_nothing_of_imageclf_reach_the_same_accuracy(project: Project) -> None:
+    output = project.run("python", "-I", "-c", TEN_LINES)
+    metrics = read_json(project.folder / "reports/metrics.json")
+    assert json.loads(output)["accuracy"] == metrics["accuracy"]
+
+
+@pytest.mark.slow
+def test_the_champion_served_over_http_reaches_the_same_accuracy(project: Project) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["mlflow", "models", "serve", "--env-manager", "local", "--port", str(port)]
+    server = subprocess.Popen(
+        [*command, "--model-uri", "models:/digits@champion"],
+        cwd=project.folder,
+        env=project.environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder}/mlflow.db"},
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).ok)
+        images = np.load(project.folder / "data/prepared/test.images.npy")
+        labels = np.load(project.folder / "data/prepared/test.labels.npy")
+        answer = requests.post(
+            f"http://127.0.0.1:{port}/invocations", json={"inputs": images.tolist()}, timeout=60
+        )
+        answer.raise_for_status()
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+    probabilities = np.array(answer.json()["predictions"]["probabilities"])
+    accuracy = (probabilities.argmax(axis=1) == labels).mean()
+    assert accuracy == read_json(project.folder / "reports/metrics.json")["accuracy"]
+
+
+def wait_for(ready: Callable[[], bool]) -> None:
+    """Until a server answers, a minute at most."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(requests.ConnectionError):
+            if ready():
+                return
+        time.sleep(0.2)
+    pytest.fail("the server did not answer within a minute")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_another_folder_gives_the_same_bytes_also_after_kills(
+    project: Project, tmp_path: Path
+) -> None:
+    other = Project(tmp_path)
+    for stage in STAGES:
+        kill_during(other, stage)
+    other.repro()
+    assert other.md5s() == project.md5s()
+    assert [run.info.status for run in other.runs()] == ["FINISHED"]
+    leftovers = [path for path in other.folder.rglob("*.tmp") if ".dvc" not in path.parts]
+    assert leftovers == []
+
+
+def kill_during(project: Project, stage: str) -> None:
+    """Start `dvc repro`, and kill -9 all of it once the stage's script is at work."""
+    process = subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not working_on(project, stage):
+        assert process.poll() is None, f"dvc ended before {stage} was seen"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def working_on(project: Project, stage: str) -> bool:
+    """Whether a process runs the stage's script in the project's folder."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            folder = (entry / "cwd").resolve()
+        except OSError:  # it ended meanwhile
+            continue
+        if folder == project.folder.resolve() and f"stages/{stage}.py".encode() in command:
+            return True
+    return False

@@ -1,0 +1,350 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from imageclf import live
+from imageclf.files import UserError
+from imageclf.live import (
+    TRAINED,
+    End,
+    LiveRun,
+    Metrics,
+    RunDescription,
+    describe_run,
+    follow,
+    machine_of,
+    machine_tags,
+)
+from support import ROOT, make_params
+from webserver import Status, running_server
+
+CPU = torch.device("cpu")
+FINGERPRINT = "f" * 64
+DESCRIPTION = RunDescription(FINGERPRINT, "a run", "imageclf", {"seed": 1}, {}, {}, 1000)
+FIGURES = {"train_loss": 0.5, "val_loss": 0.6}
+WAITS = "; `dvc repro` (the register stage) fills the gap\n"
+
+
+def described() -> RunDescription:
+    return describe_run(make_params(), FINGERPRINT, {"train": "1" * 64, "val": "2" * 64})
+
+
+def the_run(folder: Path) -> Any:
+    """The only run in the folder's store, or None."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("imageclf")
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    assert len(runs) <= 1
+    return runs[0] if runs else None
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_training_is_reported_while_it_goes_on(project: Path, capfd: Any) -> None:
+    with LiveRun(described(), CPU) as reporting:
+        reporting.log_epoch(1, FIGURES)
+        wait_for(lambda: bool((run := the_run(project)) and run.data.metrics == FIGURES))
+        assert the_run(project).info.status == "RUNNING"
+        reporting.log_epoch(2, FIGURES | {"train_loss": 0.25})
+    run = the_run(project)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "fashion_mnist mlp ffffffff"
+    assert run.data.metrics == FIGURES | {"train_loss": 0.25}
+    assert run.data.params["model.hidden"] == "[256, 64]"
+    assert run.data.tags["data.val"] == "2" * 64
+    assert machine_tags(CPU).items() <= run.data.tags.items()
+    assert capfd.readouterr() == ("", "")
+    assert machine_of(FINGERPRINT) == machine_tags(CPU)
+    assert machine_of("e" * 64) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(UserError("the loss became nan"), "FAILED"), (KeyboardInterrupt(), "KILLED")],
+)
+def test_an_exception_ends_the_run(project: Path, error: BaseException, status: str) -> None:
+    with pytest.raises(type(error)), LiveRun(described(), CPU) as reporting:
+        reporting.log_epoch(1, FIGURES)
+        raise error
+    run = the_run(project)
+    assert (run.info.status, run.data.metrics) == (status, FIGURES)
+    assert not TRAINED.exists()
+
+
+def train_badly(script: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """A process of its own group that starts a LiveRun and then does what the script says."""
+    start = (
+        "import time, torch\n"
+        "from test_live import CPU, FIGURES, described\n"
+        "from imageclf.live import LiveRun\n"
+        "with LiveRun(described(), CPU) as reporting:\n"
+        "    reporting.log_epoch(1, FIGURES)\n"
+        "    print('started', flush=True)\n"
+    )
+    paths = [ROOT / "tests", ROOT / "tests/unit", ROOT / "src"]
+    return subprocess.Popen(
+        [sys.executable, "-c", start + f"    {script}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))} | environment,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_training_leaves_no_running_run(project: Path, number: signal.Signals) -> None:
+    training = train_badly("time.sleep(60)", {})
+    try:
+        assert training.stdout
+        assert training.stdout.readline() == "started\n"
+        wait_for(lambda: bool((run := the_run(project)) and run.data.metrics == FIGURES))
+        assert the_run(project).info.status == "RUNNING"
+    finally:
+        os.killpg(training.pid, number)  # as Ctrl-C in a terminal: the whole group
+        training.communicate()
+    wait_for(lambda: the_run(project).info.status == "KILLED")
+
+
+@pytest.mark.slow
+def test_a_training_killed_at_once_leaves_no_running_run(project: Path) -> None:
+    training = train_badly("import os; os.kill(os.getpid(), 9)", {})
+    training.communicate(timeout=60)
+    assert training.returncode == -signal.SIGKILL
+    wait_for(lambda: bool((run := the_run(project)) and run.info.status == "KILLED"))
+    assert the_run(project).data.metrics == FIGURES
+
+
+def timed_training(epochs: int = 20) -> tuple[float, float]:
+    """The longest time that reporting an epoch took, and the time that the end took."""
+    longest = 0.0
+    with LiveRun(described(), CPU) as reporting:
+        for number in range(1, epochs + 1):
+            started = time.monotonic()
+            reporting.log_epoch(number, FIGURES)
+            longest = max(longest, time.monotonic() - started)
+        started = time.monotonic()
+    return longest, time.monotonic() - started
+
+
+def test_a_refused_connection_holds_up_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    longest, _ = timed_training()
+    assert longest < 1
+    reason = "the tracking server http://127.0.0.1:9 does not answer (Connection refused)"
+    assert capfd.readouterr() == ("", f"tracking waits: {reason}{WAITS}")
+    assert machine_of(FINGERPRINT)
+
+
+def test_a_refused_password_holds_up_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    with running_server() as server:
+        server.faults = [Status(401)] * 99
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+        longest, _ = timed_training()
+        assert server.asked
+    assert longest < 1
+    error = capfd.readouterr().err
+    assert error.startswith(f"tracking waits: the tracking server {server.url} refuses access")
+    assert error.count("\n") == 1
+    assert "secret" not in error
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_holds_up_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        longest, end = timed_training()
+    assert longest < 1
+    assert end < live.WAIT_S
+    error = capfd.readouterr().err
+    assert "does not answer (timed out)" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_back_gets_everything(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Any,
+    mlflow_server: Callable[..., subprocess.Popen[bytes]],
+    free_port: int,
+) -> None:
+    def serve() -> subprocess.Popen[bytes]:
+        store = f"sqlite:///{project}/mlflow.db"
+        return mlflow_server(free_port, "server", "--backend-store-uri", store, "--workers", "1")
+
+    server = serve()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port}")
+    with LiveRun(described(), CPU) as reporting:
+        reporting.log_epoch(1, FIGURES)
+        wait_for(lambda: bool((run := the_run(project)) and run.data.metrics == FIGURES))
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+        reporting.log_epoch(2, FIGURES)
+        wait_for(lambda: "tracking waits" in capfd.readouterr().err)
+        serve()
+        reporting.log_epoch(3, FIGURES)
+    run = the_run(project)
+    assert run.info.status == "FINISHED"
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    history = client.get_metric_history(run.info.run_id, "val_loss")
+    assert sorted(point.step for point in history) == [1, 2, 3]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_full_pipe_holds_up_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setattr(live, "WAIT_S", 0.5)
+    longest = 0.0
+    with LiveRun(described(), CPU) as reporting:
+        reporting._child.send_signal(signal.SIGSTOP)
+        for number in range(2000):
+            started = time.monotonic()
+            reporting.log_epoch(number, FIGURES)
+            longest = max(longest, time.monotonic() - started)
+    assert longest < 1
+    assert reporting._child.returncode == -signal.SIGKILL
+    assert capfd.readouterr().err == f"tracking waits: MLflow takes too long{WAITS}"
+
+
+def test_a_child_that_dies_is_told(project: Path, capfd: Any) -> None:
+    with LiveRun(described(), CPU) as reporting:
+        reporting._child.kill()
+        reporting._child.wait()
+        reporting.log_epoch(1, FIGURES)
+    reason = "the process that reports to MLflow ended with code -9"
+    assert capfd.readouterr().err == f"tracking waits: {reason}{WAITS}"
+
+
+def test_no_mlflow_no_failure(project: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    (project / "mlflow.py").write_text("raise ModuleNotFoundError('No module named mlflow')\n")
+    monkeypatch.setenv("PYTHONPATH", str(project))
+    timed_training(2)
+    error = capfd.readouterr().err
+    assert "needs a package that is not installed (No module named mlflow)" in error
+    assert error.count("\n") == 1
+
+
+def messages(*told: RunDescription | Metrics | End) -> list[str]:
+    return [json.dumps(each.__dict__) + "\n" for each in told]
+
+
+class Reports:
+    """Collects what is reported; fails at given items, counted from 1 over all reports."""
+
+    def __init__(self, *failures: int) -> None:
+        self.failures = failures
+        self.count = 0
+        self.reports: list[list[Metrics | End]] = []
+
+    def __call__(self, description: RunDescription, items: Iterable[Metrics | End]) -> None:
+        assert description == DESCRIPTION
+        self.reports.append([])
+        for item in items:
+            self.count += 1
+            if self.count in self.failures:
+                raise UserError("it does not answer")
+            self.reports[-1].append(item)
+
+
+FIRST, SECOND, END = Metrics(1, FIGURES, 2000), Metrics(2, FIGURES, 3000), End("FINISHED", 4000)
+
+
+def test_what_is_told_is_reported() -> None:
+    reports = Reports()
+    follow(iter(messages(DESCRIPTION, FIRST, SECOND, END)), reports)
+    assert reports.reports == [[FIRST, SECOND, END]]
+
+
+def test_lines_that_just_end_tell_of_a_kill() -> None:
+    reports = Reports()
+    follow(iter(messages(DESCRIPTION, FIRST)), reports)
+    ((first, last),) = reports.reports
+    assert first == FIRST
+    assert isinstance(last, End)
+    assert last.status == "KILLED"
+
+
+def test_no_line_at_all_reports_nothing() -> None:
+    reports = Reports()
+    follow(iter([]), reports)
+    assert reports.reports == []
+
+
+def test_after_a_failure_all_is_reported_again_at_the_end(capsys: Any) -> None:
+    reports = Reports(2)
+    follow(iter(messages(DESCRIPTION, FIRST, SECOND, END)), reports)
+    assert reports.reports == [[FIRST], [FIRST, SECOND, END]]
+    assert capsys.readouterr().err == f"tracking waits: it does not answer{WAITS}"
+
+
+def test_a_second_failure_is_not_told_again(capsys: Any) -> None:
+    reports = Reports(1, 2)
+    follow(iter(messages(DESCRIPTION, FIRST, END)), reports)
+    assert reports.reports == [[], []]
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_run_of_an_experiment_has_its_name(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "gaudy-oboe")
+    description = described()
+    assert description.name == "gaudy-oboe fashion_mnist mlp ffffffff"
+    assert description.tags["DVC_EXP_NAME"] == "gaudy-oboe"
+
+
+def test_the_commit_is_told_and_whether_tracked_files_changed(project: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert described().origin == {}
+    git("init", "--quiet")
+    assert described().origin == {}
+    Path("tracked").write_text("1")
+    git("add", "tracked")
+    git("commit", "--quiet", "--message", "first")
+    Path("untracked").write_text("1")
+    assert described().origin == {"git_commit": git("rev-parse", "HEAD"), "git_dirty": "false"}
+    Path("tracked").write_text("2")
+    assert described().origin["git_dirty"] == "true"
+
+
+def test_without_git_there_is_no_commit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(project))
+    assert described().origin == {}
+
+
+def test_the_machine_is_named() -> None:
+    tags = machine_tags(CPU)
+    assert tags["device"] == "cpu"
+    assert tags["hardware"]
+    assert tags["version.torch"] == torch.__version__.partition("+")[0]

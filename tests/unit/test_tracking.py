@@ -1,0 +1,382 @@
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from imageclf.files import UserError, sha256_file
+from imageclf.live import Dataset, End, File, Item, Metrics, RunDescription, describe_run
+from imageclf.promotion import Candidate
+from imageclf.tracking import (
+    Model,
+    Registration,
+    download_model,
+    project_root,
+    report,
+    shown,
+    synchronise,
+    tracking_uri,
+)
+from support import make_params
+from webserver import Status, running_server
+
+FINGERPRINT = "f" * 64
+DIGESTS = {"train": "1" * 64, "val": "2" * 64, "test": "3" * 64}
+EPOCHS = (1, 2, 3)
+
+
+def described(**changes: Any) -> RunDescription:
+    return describe_run(make_params(**changes), FINGERPRINT, DIGESTS)
+
+
+def epoch(number: int, loss: float = 1.0) -> Metrics:
+    return Metrics(number, {"train_loss": loss / number, "val_loss": 2 / number}, 1000 + number)
+
+
+@dataclass
+class Project:
+    """What the files of a finished training tell, and the store it is told to."""
+
+    folder: Path
+    onnx: Path
+
+    def synchronise(
+        self,
+        description: RunDescription | None = None,
+        items: list[Item] | None = None,
+        name: str = "digits",
+        restored: bool = False,
+        **figures: Any,
+    ) -> Registration:
+        tested = Metrics(0, {"test_accuracy": figures.get("accuracy", 0.9)}, 5000)
+        candidate = Candidate(
+            fingerprint=figures.get("fingerprint", FINGERPRINT),
+            sha256=sha256_file(self.onnx),
+            test_digest=figures.get("test_digest", DIGESTS["test"]),
+            accuracy=figures.get("accuracy", 0.9),
+            accuracy_low=0.8,
+            majority_accuracy=0.1,
+            exports_agree=True,
+        )
+        example = np.zeros((2, 8, 8), np.uint8)
+        return synchronise(
+            description or described(),
+            [*(epoch(number) for number in EPOCHS), tested, *(items or [])],
+            Model(name, self.onnx, example, ["a", "b", "c", "d"]),
+            candidate,
+            restored,
+        )
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(tracking_uri(self.folder))
+
+    def runs(self) -> list[Any]:
+        experiments = [each.experiment_id for each in self.client.search_experiments()]
+        return list(self.client.search_runs(experiments))
+
+    def history(self, key: str) -> list[tuple[int, float, int]]:
+        (run,) = self.runs()
+        points = self.client.get_metric_history(run.info.run_id, key)
+        return sorted((point.step, point.value, point.timestamp) for point in points)
+
+
+@pytest.fixture
+def files(project: Path, onnx_file: Path) -> Project:
+    return Project(project, onnx_file)
+
+
+def test_the_store_is_in_the_projects_root(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking_uri(project_root()) == f"sqlite:///{project}/mlflow.db"
+    monkeypatch.setenv("DVC_ROOT", "/elsewhere")
+    assert tracking_uri(project_root()) == "sqlite:////elsewhere/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert tracking_uri(project_root()) == "http://127.0.0.1:1"
+
+
+def test_the_run_says_all_that_the_files_say(files: Project) -> None:
+    (files.folder / "reports").mkdir()
+    (files.folder / "reports/metrics.json").write_text("{}")
+    (files.folder / "params.yaml").write_text("seed: 1\n")
+    splits = [
+        Dataset(name, "digits", DIGESTS[name], f"data/prepared/{name}.images.npy", 10)
+        for name in DIGESTS
+    ]
+    items = [*splits, File(Path("reports"), "reports"), File(Path("params.yaml"))]
+    description = described()
+    done = files.synchronise(description, items)
+    (run,) = files.runs()
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == done.run_name == "fashion_mnist mlp ffffffff"
+    assert run.data.params == {name: str(value) for name, value in description.params.items()}
+    assert run.data.params["train.learning_rate"] == "0.003"
+    expected = {"fingerprint": FINGERPRINT} | {f"data.{key}": DIGESTS[key] for key in DIGESTS}
+    assert expected.items() <= run.data.tags.items()
+    assert files.history("train_loss") == [(n, 1 / n, 1000 + n) for n in EPOCHS]
+    assert run.data.metrics["test_accuracy"] == 0.9
+    inputs = {each.tags[0].value: each.dataset.digest for each in run.inputs.dataset_inputs}
+    assert inputs == {name: DIGESTS[name][:36] for name in DIGESTS}
+    kept = files.folder / "mlartifacts" / run.info.run_id / "artifacts"
+    assert (kept / "reports/metrics.json").read_text() == "{}"
+    assert (kept / "params.yaml").exists()
+    assert not (files.folder / "mlruns").exists()
+
+
+def test_the_registered_model_is_the_exported_file(files: Project) -> None:
+    done = files.synchronise()
+    client = files.client
+    version = client.get_model_version_by_alias("digits", "champion")
+    assert version.version == client.get_model_version_by_alias("digits", "challenger").version
+    assert str(version.version) == done.version == "1"
+    assert version.tags["fingerprint"] == FINGERPRINT
+    assert version.tags["sha256"] == sha256_file(files.onnx)
+    assert version.tags["promotion"] == "promoted: there was no champion"
+    (run,) = files.runs()
+    assert version.run_id == run.info.run_id
+    folder = download_model("models:/digits@champion")
+    assert (folder / "model.onnx").read_bytes() == files.onnx.read_bytes()
+    assert sorted(path.name for path in folder.glob("*.onnx*")) == ["model.onnx"]
+    requirements = (folder / "requirements.txt").read_text()
+    assert "onnxruntime==" in requirements
+    assert "torch" not in requirements
+    assert "imageclf" not in requirements
+
+
+def test_doing_it_again_changes_nothing(files: Project) -> None:
+    split = Dataset("train", "digits", DIGESTS["train"], "data/prepared", 10)
+    first = files.synchronise(items=[split])
+    (before,) = files.runs()
+    again = files.synchronise(items=[split])
+    (run,) = files.runs()
+    assert run.to_dictionary() == before.to_dictionary()
+    assert again.version == first.version == "1"
+    assert again.decision.promoted
+    assert [step for step, _, _ in files.history("train_loss")] == [*EPOCHS]
+    assert [step for step, _, _ in files.history("test_accuracy")] == [0]
+    assert len(files.client.search_model_versions()) == 1
+    assert len(files.client.search_logged_models([run.info.experiment_id])) == 1
+
+
+def test_it_fills_the_gap_of_a_training_that_was_cut_off(files: Project) -> None:
+    live = replace(described(), origin={"device": "cuda:0"}, started=500)
+    timed = Metrics(1, epoch(1).values | {"seconds": 3.5}, 700)
+    report(live, [timed, End("KILLED", 800)])
+    (before,) = files.runs()
+    assert (before.info.status, before.info.start_time) == ("KILLED", 500)
+    files.synchronise(replace(described(), origin={"device": "cpu", "hardware": "here"}))
+    (run,) = files.runs()
+    assert run.info.run_id == before.info.run_id
+    assert run.info.status == "FINISHED"
+    assert files.history("train_loss") == [(1, 1.0, 700), (2, 0.5, 1002), (3, 1 / 3, 1003)]
+    assert files.history("seconds") == [(1, 3.5, 700)]
+    assert run.data.tags["device"] == "cuda:0"
+    assert run.data.tags["hardware"] == "here"
+
+
+def test_a_retry_continues_the_unfinished_run(files: Project) -> None:
+    report(described(), [epoch(1), End("FAILED", 2000)])
+    report(described(), [epoch(1)])
+    (run,) = files.runs()
+    assert run.info.status == "RUNNING"
+    report(described(), [epoch(1), epoch(2), End("FINISHED", 3000)])
+    (run,) = files.runs()
+    assert (run.info.status, run.info.end_time) == ("FINISHED", 3000)
+    assert [step for step, _, _ in files.history("train_loss")] == [1, 2]
+
+
+def test_the_run_keeps_the_time_at_which_its_training_ended(files: Project) -> None:
+    report(described(), [*map(epoch, EPOCHS), End("FINISHED", 3000)])
+    files.synchronise()
+    assert files.runs()[0].info.end_time == 3000
+
+
+def test_a_restored_training_is_marked_until_it_is_trained_here(files: Project) -> None:
+    files.synchronise(restored=True)
+    assert files.runs()[0].data.tags["restored_from_cache"] == "true"
+    files.synchronise(restored=False)
+    assert "restored_from_cache" not in files.runs()[0].data.tags
+
+
+def test_another_value_outside_the_fingerprint_replaces_the_run(files: Project) -> None:
+    live = Metrics(1, epoch(1).values | {"seconds": 3.5}, 700)
+    report(described(), [live, End("FINISHED", 3000)])
+    files.synchronise()
+    (before,) = files.runs()
+    files.synchronise(described(evaluate__top_k=5))
+    (run,) = files.runs()
+    assert run.info.run_id != before.info.run_id
+    assert run.data.params["evaluate.top_k"] == "5"
+    assert (run.info.status, run.info.end_time) == ("FINISHED", 3000)
+    assert run.info.start_time == before.info.start_time
+    assert files.history("seconds") == [(1, 3.5, 700)]
+    assert run.data.metrics == before.data.metrics
+    assert run.outputs.to_dictionary() == before.outputs.to_dictionary()
+    assert len(files.client.search_model_versions()) == 1
+
+
+def test_files_that_say_something_else_than_the_run_replace_it(files: Project) -> None:
+    report(described(), [epoch(1, loss=7.0), End("FINISHED", 3000)])
+    files.synchronise()
+    assert [value for _, value, _ in files.history("train_loss")] == [1, 1 / 2, 1 / 3]
+
+
+def test_a_dvc_experiment_names_the_run(files: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.synchronise()
+    monkeypatch.setenv("DVC_EXP_NAME", "gaudy-oboe")
+    assert files.synchronise().run_name == "gaudy-oboe fashion_mnist mlp ffffffff"
+    (run,) = files.runs()
+    assert run.info.run_name == "gaudy-oboe fashion_mnist mlp ffffffff"
+    assert run.data.tags["DVC_EXP_NAME"] == "gaudy-oboe"
+
+
+def test_only_a_better_model_becomes_the_champion(files: Project) -> None:
+    files.synchronise()
+    for fingerprint, accuracy, champion in [("a", 0.9, 1), ("b", 0.95, 3), ("c", 0.94, 3)]:
+        description = replace(described(), fingerprint=fingerprint * 64)
+        tagged = replace(description, tags=description.tags | {"fingerprint": fingerprint * 64})
+        done = files.synchronise(tagged, fingerprint=fingerprint * 64, accuracy=accuracy)
+        newest = files.client.get_model_version_by_alias("digits", "challenger")
+        assert str(newest.version) == done.version
+        assert newest.tags["promotion"] == str(done.decision)
+        assert files.client.get_model_version_by_alias("digits", "champion").version == champion
+    assert len(files.runs()) == 4
+    assert str(done.decision) == "refused: accuracy 0.9400 is not better than the champion's 0.9500"
+
+
+def test_a_champion_of_unknown_origin_is_not_beaten(files: Project) -> None:
+    files.synchronise()
+    for tag in ("accuracy", "test_digest", "fingerprint"):
+        files.client.delete_model_version_tag("digits", "1", tag)
+    done = files.synchronise()
+    assert not done.decision.promoted
+    assert "tested on other data" in str(done.decision)
+
+
+def test_the_same_file_under_another_name_is_another_version(files: Project) -> None:
+    assert files.synchronise(name="digits").version == "1"
+    assert files.synchronise(name="it's mine").version == "1"
+    assert files.synchronise(name="it's mine").version == "1"
+
+
+def test_more_points_than_one_request_takes(files: Project) -> None:
+    points = [epoch(number) for number in range(1, 702)]
+    report(described(), [End("FINISHED", 1)])
+    files.synchronise(items=points)
+    assert [step for step, _, _ in files.history("val_loss")] == [*range(1, 702)]
+
+
+def test_a_deleted_experiment_is_named(files: Project) -> None:
+    files.synchronise()
+    (run,) = files.runs()
+    files.client.delete_experiment(run.info.experiment_id)
+    with pytest.raises(UserError, match="the experiment imageclf was deleted in MLflow"):
+        files.synchronise()
+
+
+def test_no_such_model(project: Path) -> None:
+    with pytest.raises(UserError, match="Registered Model with name=nothing not found"):
+        download_model("models:/nothing@champion")
+
+
+def test_a_server_that_is_not_there(files: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    with pytest.raises(UserError) as caught:
+        files.synchronise()
+    message = "the tracking server http://127.0.0.1:9 does not answer (Connection refused)"
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (401, "refuses access: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        (403, "refuses access: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        (503, "does not answer \\(too many 503 error responses\\)"),
+        (404, "failed with error code 404"),
+    ],
+)
+def test_a_server_that_refuses(
+    files: Project, monkeypatch: pytest.MonkeyPatch, code: int, message: str
+) -> None:
+    with running_server() as server:
+        server.faults = [Status(code)] * 5
+        address = server.url.replace("//", "//me:secret@")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with pytest.raises(UserError, match=message) as caught:
+            files.synchronise()
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"no database" * 20, None])
+def test_a_database_that_cannot_be_used(files: Project, content: bytes | None) -> None:
+    path = files.folder / "mlflow.db"
+    path.unlink()
+    path.write_bytes(content) if content else path.mkdir()
+    started = time.monotonic()
+    with pytest.raises(UserError, match=f"the tracking database sqlite:///{path} cannot be used"):
+        files.synchronise()
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("uri", ["foo://x", "./mlruns", "postgresql+nothing://me:secret@host/x"])
+def test_a_store_of_no_use(files: Project, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError) as caught:
+        files.synchronise()
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("http://me:secret@host:5000/x?token=1", "http://host:5000/x"),
+        ("https://me:p@ss/word@host", "https://host"),
+        ("sqlite:////root/mlflow.db", "sqlite:////root/mlflow.db"),
+        ("to http://a:b@c/d failed: http://e", "to http://c/d failed: http://e"),
+    ],
+)
+def test_addresses_are_shown_without_secrets(address: str, expected: str) -> None:
+    assert shown(address) == expected
+
+
+def test_importing_the_library_side_does_not_import_mlflow() -> None:
+    script = "import sys, imageclf.live, imageclf.tracking; print('mlflow' in sys.modules)"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.slow
+def test_several_processes_on_a_fresh_store_make_one_run(project: Path) -> None:
+    (project / "mlflow.db").unlink()
+    lines = [json.dumps(each) for each in (described().__dict__, epoch(1).__dict__)]
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", "imageclf.tracking"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for child in children:
+        assert child.stdin
+        child.stdin.write("\n".join(lines) + "\n")
+        child.stdin.flush()
+    for child in children:
+        assert child.communicate(timeout=120) == (None, "")
+        assert child.returncode == 0
+    client = MlflowClient(tracking_uri(project))
+    experiment = client.get_experiment_by_name("imageclf")
+    assert experiment
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "KILLED"
+    assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 1
