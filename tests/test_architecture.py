@@ -14,11 +14,12 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "params", "runtime", "images", "augment"},
+    {"files", "params", "runtime", "images"},
+    {"augment", "initialization", "losses", "optimization", "checkpoint"},
     {"models", "datasets", "sources", "download", "debian", "fingerprint"},
     {"classifier"},
     {"training", "prediction", "promotion", "recipes"},
-    {"evaluation", "exporting", "plots", "live"},
+    {"evaluation", "exporting", "plots", "live", "sanity"},
     {"report", "display", "tracking"},
     {"cli"},
 ]

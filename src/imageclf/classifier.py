@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imageclf.augment import to_pixels
 from imageclf.files import UserError, atomic_folder, read_json, write_json
 from imageclf.models import build_network
 from imageclf.params import Model
@@ -44,37 +45,38 @@ class Description:
 class Classifier(nn.Module):
     """A network behind its own normalisation: takes raw uint8 images.
 
-    ``forward`` gives what the network gives (logits or log-probabilities), for training;
-    ``probabilities`` is what everyone else wants.
+    ``forward`` gives what the network gives, for training; ``probabilities`` is what everyone else
+    wants.
     """
 
     def __init__(
-        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], grey: bool
+        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], output: str
     ) -> None:
         super().__init__()
-        self.network = network
-        self.grey = grey
-        shape = (1, -1, 1, 1)
-        scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
-        shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
-        self.register_buffer("scale", scale.float().reshape(shape), persistent=False)
-        self.register_buffer("shift", shift.float().reshape(shape), persistent=False)
+        self.network, self.output = network, output
+        spread = torch.tensor(std, dtype=torch.float64)
+        scale, shift = 1 / (255 * spread), -torch.tensor(mean, dtype=torch.float64) / spread
+        self.register_buffer("scale", scale.float().reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.float().reshape(1, -1, 1, 1), persistent=False)
         self.scale: Tensor
         self.shift: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits or log-probabilities (float32, N x classes) of uint8 N x H x W [x C] images."""
-        pixels = images.unsqueeze(1) if self.grey else images.permute(0, 3, 1, 2)
-        result: Tensor = self.network(torch.addcmul(self.shift, pixels.float(), self.scale))
+        """The network's output (float32, N x classes) for uint8 N x H x W [x C] images."""
+        return self.from_pixels(to_pixels(images))
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """The network's output for pixels (float32, N x C x H x W, 0 to 255)."""
+        result: Tensor = self.network(torch.addcmul(self.shift, pixels, self.scale))
         return result
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Class probabilities (float32, N x classes).
 
-        The softmax of log-probabilities is the probabilities themselves, so it fits both outputs.
+        The softmax of log-probabilities is the probabilities themselves, as it is of logits.
         """
-        result: Tensor = self(images).softmax(dim=1)
-        return result
+        result: Tensor = self(images)
+        return result if self.output == "softmax" else result.softmax(dim=1)
 
 
 def build_classifier(
@@ -85,7 +87,7 @@ def build_classifier(
         channels = len(stats["mean"])
         stats = {"mean": [0.0] * channels, "std": [1 / 255] * channels}
     network = build_network(model, image_shape, classes)
-    return Classifier(network, stats["mean"], stats["std"], grey=len(image_shape) == 2)
+    return Classifier(network, stats["mean"], stats["std"], model.output)
 
 
 def save_classifier(classifier: Classifier, description: Description, folder: Path) -> None:

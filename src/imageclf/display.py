@@ -6,15 +6,17 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from imageclf.training import EpochResult, Position
+from imageclf.training import EpochResult, Position, Training
 
 
 class Display:
     """Shows positions within an epoch and results of whole epochs as they come."""
 
-    def __init__(self, console: Console, bar: Progress, epochs: int, images: int) -> None:
-        self._console, self._bar, self._epochs, self._images = console, bar, epochs, images
-        self._task = bar.add_task("", total=epochs * images, loss="", speed="")
+    def __init__(self, console: Console, bar: Progress, training: Training) -> None:
+        self._console, self._bar = console, bar
+        self._epochs, self._images = training.params.train.epochs, training.train_images
+        total = self._epochs * self._images
+        self._task = bar.add_task("", total=total, loss="", speed="")
         console.print(f"{'epoch':>9}  train loss  val loss  val accuracy  images/s")
 
     def position(self, position: Position) -> None:
@@ -39,11 +41,16 @@ class Display:
             f"  {result.images_per_second:8,.0f}"
         )
 
+    def warn(self, warning: str | None) -> None:
+        """Print a warning that stays in view, if there is one."""
+        if warning:
+            self._console.print(f"warning: {warning}", style="bold red")
+
 
 @contextmanager
-def training_display(epochs: int, images: int) -> Iterator[Display]:
-    """A display for ``epochs`` passes over ``images``; without a terminal, only the lines."""
-    console = Console(highlight=False)
+def training_display(training: Training) -> Iterator[Display]:
+    """A display of a training; without a terminal, only the lines."""
+    console = Console(highlight=False, soft_wrap=True)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -51,11 +58,6 @@ def training_display(epochs: int, images: int) -> Iterator[Display]:
         TextColumn("{task.fields[loss]}  {task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        refresh_per_second=4,
-        disable=not console.is_terminal,
-    ) as bar:
-        yield Display(console, bar, epochs, images)
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        yield Display(console, bar, training)

@@ -8,7 +8,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from imageclf.files import UserError
@@ -17,7 +17,14 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 
 # The image sides, in pixels, that each architecture is made for.
-IMAGE_SIZES = {"mlp": range(1, 513), "cnn": range(28, 65)}
+IMAGE_SIZES = {
+    "mlp": range(1, 513),
+    "mlp_sequential": range(1, 513),
+    "cnn": range(28, 65),
+    "resnet": range(28, 65),
+}
+TORCHVISION_SIZES = range(32, 513)
+OUTPUT_OF_LOSS = {"nll": "log_softmax", "cross_entropy": "logits", "mse": "softmax"}
 
 
 class Section(BaseModel):
@@ -46,15 +53,56 @@ class Transform(Section):
         return self
 
 
+class Augment(Section):
+    """Random changes to train images, each image drawing its own; 0, 1 or false is none."""
+
+    shift: Annotated[int, Field(ge=0)]
+    flip: bool
+    rotate: Annotated[float, Field(ge=0, le=180)]
+    crop_scale: Annotated[float, Field(gt=0, le=1)]
+    brightness: Fraction
+    contrast: Fraction
+    cutout: Annotated[int, Field(ge=0)]
+    mixup: Annotated[float, Field(ge=0)]
+    cutmix: Annotated[float, Field(ge=0)]
+
+
 class Model(Section):
     """The network and what stands in front of it."""
 
-    name: Literal["mlp", "cnn"]
+    name: str
     hidden: list[Positive]
-    activation: Literal["sigmoid", "tanh", "relu"]
+    width: Positive
+    depth: Positive
+    activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "silu"]
     dropout: Fraction
-    output: Literal["logits", "log_softmax"]
+    init: Literal[
+        "default",
+        "normal",
+        "uniform",
+        "xavier_uniform",
+        "xavier_normal",
+        "kaiming_uniform",
+        "kaiming_normal",
+        "orthogonal",
+        "zeros",
+    ]
+    init_std: Annotated[float, Field(gt=0)]
+    output: Literal["logits", "log_softmax", "softmax"]
     normalize: Literal["standard", "none"]
+
+    @field_validator("name")
+    @classmethod
+    def an_architecture_has_that_name(cls, name: str) -> str:
+        if name in IMAGE_SIZES:
+            return name
+        import torchvision
+
+        names = [*IMAGE_SIZES, *torchvision.models.list_models(module=torchvision.models)]
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)
+            raise ValueError(f"there is no architecture {name}; did you mean {nearest[0]}?")
+        return name
 
 
 class Train(Section):
@@ -62,9 +110,28 @@ class Train(Section):
 
     epochs: Positive
     batch_size: Positive
-    loss: Literal["cross_entropy", "nll"]
-    optimizer: Literal["sgd", "adam", "rmsprop"]
+    loss: Literal["cross_entropy", "nll", "mse"]
+    label_smoothing: Fraction
+    class_weights: Literal["none", "balanced"]
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"]
     learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Fraction
+    nesterov: bool
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["constant", "step", "cosine", "one_cycle"]
+    warmup: Fraction
+    clip_gradient: Annotated[float, Field(ge=0)]
+    ema: Fraction
+    patience: Annotated[int, Field(ge=0)]
+    amp: Literal["none", "bf16"]
+    compile: bool
+    sanity_checks: bool
+
+    @model_validator(mode="after")
+    def nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and (self.momentum == 0 or self.optimizer != "sgd"):
+            raise ValueError("nesterov: true needs optimizer: sgd and a momentum above 0")
+        return self
 
 
 class Evaluate(Section):
@@ -92,6 +159,7 @@ class Runtime(Section):
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     threads: Literal["auto"] | Positive
+    checkpoint_minutes: Annotated[float, Field(gt=0)]
 
 
 class Params(Section):
@@ -100,6 +168,7 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: Data
     transform: Transform
+    augment: Augment
     model: Model
     train: Train
     evaluate: Evaluate
@@ -109,7 +178,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def loss_fits_the_output(self) -> Self:
-        wanted = {"nll": "log_softmax", "cross_entropy": "logits"}[self.train.loss]
+        wanted = OUTPUT_OF_LOSS[self.train.loss]
         if self.model.output != wanted:
             raise ValueError(
                 f"train.loss: {self.train.loss} needs model.output: {wanted}, "
@@ -119,7 +188,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def images_fit_the_model(self) -> Self:
-        sides = IMAGE_SIZES[self.model.name]
+        sides = IMAGE_SIZES.get(self.model.name, TORCHVISION_SIZES)
         if self.transform.image_size not in sides:
             raise ValueError(
                 f"model.name: {self.model.name} is made for images of {sides.start} to "

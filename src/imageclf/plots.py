@@ -1,6 +1,6 @@
 """Every picture, drawn with matplotlib's object interface: no global state, no display."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,63 @@ def image_grid(
         axis.set_xlabel(text, fontsize=8, color=RIGHT if right else WRONG)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
+    return figure
+
+
+def pairs(originals: NDArray[np.uint8], seen: NDArray[np.uint8], names: Sequence[str]) -> Figure:
+    """Originals (uint8, N x H x W [x 3]) and, under each, what the network sees of it."""
+    columns = min(8, len(names))
+    rows = 2 * -(-len(names) // columns)
+    figure = Figure(figsize=(1.5 * columns, 1.6 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    for place, (original, changed, name) in enumerate(zip(originals, seen, names, strict=True)):
+        row, column = 2 * (place // columns), place % columns
+        axes[row, column].imshow(original, cmap="gray", vmin=0, vmax=255)
+        axes[row, column].set_title(name, fontsize=8)
+        axes[row + 1, column].imshow(changed, cmap="gray", vmin=0, vmax=255)
+    return figure
+
+
+def weight_histograms(weights: Mapping[str, NDArray[np.float32]]) -> Figure:
+    """How the values of each weight are spread, one histogram per layer, at most sixteen."""
+    shown = [(name, value) for name, value in weights.items() if value.ndim > 1][:16]
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(3 * columns, 2.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(shown) :]:
+        axis.set_axis_off()
+    for axis, (name, value) in zip(axes, shown, strict=False):
+        axis.hist(value.ravel(), bins=60, color=TRAIN)
+        axis.set_title(f"{name}  {'x'.join(map(str, value.shape))}", fontsize=8)
+        axis.set_yticks([])
+        _tidy(axis)
+    return figure
+
+
+def first_filters(weight: NDArray[np.float32], image_shape: Sequence[int]) -> Figure:
+    """The first layer's weights as pictures: what each unit looks for, at most 64 of them.
+
+    Args:
+        weight: float32, units x pixels of a fully connected layer, or units x C x H x W.
+        image_shape: (H, W) or (H, W, C) of the images.
+    """
+    if weight.ndim == 2:
+        channels = image_shape[2] if len(image_shape) == 3 else 1
+        weight = weight.reshape(-1, channels, *image_shape[:2])
+    filters = weight[:64].mean(axis=1)
+    columns = min(16, len(filters))
+    rows = -(-len(filters) // columns)
+    figure = Figure(figsize=(0.7 * columns, 0.7 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, picture in zip(axes, filters, strict=False):
+        reach = np.abs(picture).max() or 1.0
+        axis.imshow(picture, cmap="RdBu", vmin=-reach, vmax=reach)
+    figure.suptitle("First layer: red is negative, blue positive", fontsize=9)
     return figure
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from imageclf.files import UserError, write_text
 from imageclf.params import check_params, read_yaml
 
 RECIPES = Path("recipes")
+# Lists every parameter that a recipe may set; the others list what they do differently.
+BASE = "fashion_part4"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def load_recipes(folder: Path = RECIPES) -> list[Recipe]:
 
 
 def find_recipe(name: str, folder: Path = RECIPES) -> Recipe:
-    """The recipe of that name.
+    """The recipe of that name, with all that it does not list taken from ``BASE``.
 
     Raises:
         UserError: there is none; the message names the nearest.
@@ -52,11 +54,12 @@ def find_recipe(name: str, folder: Path = RECIPES) -> Recipe:
     if name not in recipes:
         nearest = difflib.get_close_matches(name, recipes, n=1, cutoff=0)[0]
         raise UserError(f"there is no recipe {name}; did you mean {nearest}?")
-    return recipes[name]
+    recipe = recipes[name]
+    return replace(recipe, values=_over(recipes[BASE].values, recipe.values))
 
 
 def use_recipe(recipe: Recipe, path: Path = Path("params.yaml")) -> list[Change]:
-    """Set exactly the parameters that the recipe lists; comments, order and layout stay.
+    """Set the parameters of the recipe; comments, order and layout stay.
 
     The result is checked before anything is written; if nothing changes, nothing is written.
 
@@ -88,6 +91,15 @@ def _load(path: Path) -> Recipe:
         raise UserError(f"{path} sets no parameters")
     title = path.read_text().splitlines()[0].removeprefix("#").strip()
     return Recipe(path.stem, title, values)
+
+
+def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``values`` in their places; the order is that of ``base``."""
+    merged = base | values
+    for key, value in base.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            merged[key] = _over(value, values[key])
+    return merged
 
 
 def _merge(params: dict[str, Any], values: dict[str, Any], prefix: str = "") -> list[Change]:

@@ -45,9 +45,32 @@ def prepare_runtime(params: Params) -> Runtime:
     return Runtime(device, threads)
 
 
+def generator_states(device: "torch.device") -> dict[str, "torch.Tensor"]:
+    """The state of every random generator that a training on ``device`` draws from."""
+    import torch
+
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_generators(states: dict[str, "torch.Tensor"], device: "torch.device") -> None:
+    """Put the generators back to ``states``; one that was not in use then stays as it is."""
+    import torch
+
+    torch.set_rng_state(states["cpu"].cpu())
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+    if "mps" in states and device.type == "mps":
+        torch.mps.set_rng_state(states["mps"].cpu())
+
+
 def _automatic_threads(model: str) -> int:
     """A rule, never a measurement: the number of threads changes how sums are rounded."""
-    return 1 if model == "mlp" else len(os.sched_getaffinity(0))
+    return 1 if model.startswith("mlp") else len(os.sched_getaffinity(0))
 
 
 def _device(wanted: str) -> "torch.device":

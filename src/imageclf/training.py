@@ -1,28 +1,28 @@
-"""The training loop: yields one typed result per epoch.
+"""The training loop: yields one typed result per epoch, and can be stopped and resumed anywhere.
 
 Images stay packed in memory as uint8; an epoch gathers them once in its random order, and a batch
 is a slice of that. No Python runs per image, and nothing waits for the device within a batch.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from imageclf.augment import augment, mix, to_pixels
 from imageclf.classifier import EVALUATION_BATCH, Classifier
 from imageclf.datasets import Split
 from imageclf.files import UserError
-from imageclf.params import Params, Train
+from imageclf.losses import LossFunction, build_loss
+from imageclf.optimization import build_optimizer, learning_rate, weight_average
+from imageclf.params import Params
+from imageclf.runtime import generator_states, restore_generators
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-
-LOSSES: dict[str, LossFunction] = {
-    "cross_entropy": nn.functional.cross_entropy,
-    "nll": nn.functional.nll_loss,
-}
 STEPS_BETWEEN_REPORTS = 50
 
 
@@ -31,7 +31,8 @@ class EpochResult:
     """What one pass over the train split brought.
 
     Losses and accuracies are means over images. Those of train are taken while it trains, batch by
-    batch (dropout on); those of val at the end of the epoch (dropout off).
+    batch, with dropout and augmentation; those of val at the end of the epoch, without, and with
+    the averaged weights where there are such.
     """
 
     epoch: int
@@ -46,51 +47,199 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Position:
-    """Where within an epoch the training stands, for a progress bar."""
+    """Where within an epoch the training stands."""
 
     epoch: int
     images: int
     train_loss: float
+    train_accuracy: float
 
 
-def train(
-    params: Params,
-    classifier: Classifier,
-    train_split: Split,
-    val_split: Split,
-    on_progress: Callable[[Position], None] = lambda _: None,
-) -> Iterator[EpochResult]:
-    """Train the classifier in place, on the device it is on, one result per epoch.
+class Training:
+    """One training: a network, its data, and everything a checkpoint has to hold.
 
-    The order of the images depends on the seed and the epoch alone.
-
-    Raises:
-        UserError: the loss stopped being finite.
+    Attributes:
+        classifier: trained in place, on the device it is on.
+        history: the results of the epochs so far.
     """
-    device = classifier.scale.device
-    images, labels = _on_device(train_split, device)
-    val_images, val_labels = _on_device(val_split, device)
-    loss_function = LOSSES[params.train.loss]
-    optimizer = build_optimizer(params.train, classifier)
-    for epoch in range(1, params.train.epochs + 1):
-        started = time.perf_counter()
-        order = epoch_order(len(train_split), params.seed, epoch).to(device)
-        batches = _batches(images[order], labels[order], params.train.batch_size)
-        train_loss, train_accuracy = _train_epoch(
-            classifier, optimizer, loss_function, batches, epoch, on_progress
+
+    def __init__(
+        self,
+        params: Params,
+        classifier: Classifier,
+        train_split: Split,
+        val_split: Split,
+        classes: int,
+    ) -> None:
+        self.params, self.classes = params, classes
+        self.classifier = classifier.to(memory_format=torch.channels_last)
+        self.history: list[EpochResult] = []
+        self._device = classifier.scale.device
+        self._images, self._labels = _on_device(train_split, self._device)
+        self._val = _on_device(val_split, self._device)
+        self._loss = build_loss(params.train, self._labels, classes)
+        self._optimizer = build_optimizer(params.train, classifier)
+        self._average = weight_average(classifier, params.train.ema)
+        self._forward = classifier.from_pixels
+        if params.train.compile:
+            self._forward = torch.compile(classifier.from_pixels)
+        self._best: dict[str, Tensor] | None = None
+        self._steps_done = 0
+        self._totals = torch.zeros(2, device=self._device, dtype=torch.float64)
+
+    def run(self, on_step: Callable[[Position], None] = lambda _: None) -> Iterator[EpochResult]:
+        """Train from where it stands to the end, one result per epoch.
+
+        At the end the classifier has the averaged weights where there are such, and those of the
+        epoch with the lowest val loss where ``train.patience`` asks to stop early.
+
+        Raises:
+            UserError: the loss stopped being finite.
+        """
+        while len(self.history) < self.params.train.epochs and not self._out_of_patience():
+            started = time.perf_counter()
+            images = self._train_epoch(on_step)
+            yield self._end_of_epoch(images, time.perf_counter() - started)
+        if self._best:
+            self.classifier.load_state_dict(self._best)
+        elif self._average:
+            self.classifier.load_state_dict(self._average.module.state_dict())
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, whose weights the classifier has in the end."""
+        if not self.params.train.patience:
+            return len(self.history)
+        return min(self.history, key=lambda result: result.val_loss).epoch
+
+    @property
+    def train_images(self) -> int:
+        """Images of the train split."""
+        return len(self._labels)
+
+    @property
+    def val_images(self) -> int:
+        """Images of the val split."""
+        return len(self._val[1])
+
+    @property
+    def majority(self) -> float:
+        """The share of the commonest class in the train split."""
+        return self._labels.bincount().max().item() / self.train_images
+
+    @property
+    def position(self) -> Position:
+        """Where it stands."""
+        steps = self._steps_done - len(self.history) * self.steps_per_epoch
+        images = min(steps * self.params.train.batch_size, self.train_images)
+        loss, accuracy = (self._totals / max(images, 1)).tolist()
+        return Position(len(self.history) + 1, images, loss, accuracy)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimisation steps in an epoch; the last one may see fewer images."""
+        return -(-self.train_images // self.params.train.batch_size)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.params.train.patience
+        return bool(patience and self.history) and len(self.history) - self.best_epoch >= patience
+
+    def _train_epoch(self, on_step: Callable[[Position], None]) -> int:
+        """The steps that are left of the current epoch; the number of images they see."""
+        epoch, size = len(self.history), self.params.train.batch_size
+        done = (self._steps_done - epoch * self.steps_per_epoch) * size
+        order = epoch_order(self.train_images, self.params.seed, epoch + 1)[done:].to(self._device)
+        self.classifier.train()
+        for images, labels in _batches(self._images[order], self._labels[order], size):
+            self._step(images, labels)
+            if self._steps_done % STEPS_BETWEEN_REPORTS == 0:
+                _finite(self.position.train_loss, epoch + 1)
+                on_step(self.position)
+        return len(order)
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        """One optimisation step on a batch of uint8 images."""
+        train, parameters = self.params.train, self.classifier.parameters()
+        rate = learning_rate(train, self._steps_done, train.epochs * self.steps_per_epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        pixels = augment(to_pixels(images), self.params.augment)
+        pixels, target = mix(pixels, labels, self.classes, self.params.augment)
+        self._optimizer.zero_grad()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=train.amp == "bf16"):
+            output = self._forward(pixels)
+        loss = self._loss(output.float(), target)
+        loss.backward()
+        if train.clip_gradient:
+            nn.utils.clip_grad_norm_(parameters, train.clip_gradient)
+        self._optimizer.step()
+        if self._average:
+            self._average.update_parameters(self.classifier)
+        self._steps_done += 1
+        self._totals += _sums(output.detach(), labels, loss.detach())
+
+    def trial_step(self) -> tuple[float, float]:
+        """The loss of the first batch before and after one step on it; nothing of it stays."""
+        before = copy.deepcopy(self.state())
+        order = epoch_order(self.train_images, self.params.seed, epoch=1)
+        batch = order[: self.params.train.batch_size].to(self._device)
+        losses = []
+        for _ in range(2):
+            restore_generators(before["generators"], self._device)
+            self._totals.zero_()
+            self.classifier.train()
+            self._step(self._images[batch], self._labels[batch])
+            losses.append(self._totals[0].item() / len(batch))
+        self.restore(before)
+        return losses[0], losses[1]
+
+    def state(self) -> dict[str, Any]:
+        """All that a checkpoint holds, in tensors, numbers and strings."""
+        return {
+            "classifier": self.classifier.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": self._average.state_dict() if self._average else None,
+            "best": self._best,
+            "history": [asdict(result) for result in self.history],
+            "steps_done": self._steps_done,
+            "totals": self._totals,
+            "generators": generator_states(self._device),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``: what follows is bit for bit what would have followed there."""
+        self.classifier.load_state_dict(state["classifier"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
+        self._best = state["best"]
+        self.history = [EpochResult(**result) for result in state["history"]]
+        self._steps_done = state["steps_done"]
+        self._totals.copy_(state["totals"])
+        restore_generators(state["generators"], self._device)
+
+    def _end_of_epoch(self, images: int, seconds: float) -> EpochResult:
+        """Measure on val, with the averaged weights where there are such; keep the best."""
+        epoch = len(self.history) + 1
+        train_loss, train_accuracy = (self._totals / len(self._labels)).tolist()
+        measured = self._average.module if self._average else self.classifier
+        val_loss, val_accuracy = measure(measured, *self._val, self._loss)
+        self.history.append(
+            EpochResult(
+                epoch=epoch,
+                learning_rate=self._optimizer.param_groups[0]["lr"],
+                train_loss=_finite(train_loss, epoch),
+                train_accuracy=train_accuracy,
+                val_loss=_finite(val_loss, epoch),
+                val_accuracy=val_accuracy,
+                seconds=seconds,
+                images_per_second=images / seconds,
+            )
         )
-        seconds = time.perf_counter() - started
-        val_loss, val_accuracy = measure(classifier, val_images, val_labels, loss_function)
-        yield EpochResult(
-            epoch=epoch,
-            learning_rate=optimizer.param_groups[0]["lr"],
-            train_loss=_finite(train_loss, epoch),
-            train_accuracy=train_accuracy,
-            val_loss=_finite(val_loss, epoch),
-            val_accuracy=val_accuracy,
-            seconds=seconds,
-            images_per_second=len(train_split) / seconds,
-        )
+        if self.params.train.patience and self.best_epoch == epoch:
+            self._best = {name: value.clone() for name, value in measured.state_dict().items()}
+        self._totals.zero_()
+        return self.history[-1]
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
@@ -99,19 +248,9 @@ def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(images, generator=generator)
 
 
-def build_optimizer(train: Train, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer by name, in torch's fused form where it has one."""
-    parameters, rate = list(network.parameters()), train.learning_rate
-    if train.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, fused=True)
-    if train.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, fused=True)
-    return torch.optim.RMSprop(parameters, lr=rate)
-
-
 @torch.no_grad()
 def measure(
-    classifier: Classifier, images: Tensor, labels: Tensor, loss_function: LossFunction
+    classifier: nn.Module, images: Tensor, labels: Tensor, loss_function: LossFunction
 ) -> tuple[float, float]:
     """Mean loss and accuracy over all images, in eval mode: sums first, one division at the end."""
     classifier.eval()
@@ -123,36 +262,10 @@ def measure(
     return loss, accuracy
 
 
-def _train_epoch(
-    classifier: Classifier,
-    optimizer: torch.optim.Optimizer,
-    loss_function: LossFunction,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    epoch: int,
-    on_progress: Callable[[Position], None],
-) -> tuple[float, float]:
-    """One optimisation step per batch; mean loss and accuracy over the epoch."""
-    classifier.train()
-    totals = torch.zeros(2, device=classifier.scale.device, dtype=torch.float64)
-    images = 0
-    for step, (batch, target) in enumerate(batches, 1):
-        optimizer.zero_grad()
-        output = classifier(batch)
-        loss = loss_function(output, target)
-        loss.backward()
-        optimizer.step()
-        totals += _sums(output.detach(), target, loss.detach())
-        images += len(target)
-        if step % STEPS_BETWEEN_REPORTS == 0:
-            on_progress(Position(epoch, images, _finite(totals[0].item() / images, epoch)))
-    loss_mean, accuracy = (totals / images).tolist()
-    return loss_mean, accuracy
-
-
-def _sums(output: Tensor, target: Tensor, mean_loss: Tensor) -> Tensor:
+def _sums(output: Tensor, labels: Tensor, mean_loss: Tensor) -> Tensor:
     """Summed loss and number of right answers of a batch, without waiting for the device."""
-    right = (output.argmax(dim=1) == target).sum()
-    return torch.stack([mean_loss.double() * len(target), right.double()])
+    right = (output.argmax(dim=1) == labels).sum()
+    return torch.stack([mean_loss.double() * len(labels), right.double()])
 
 
 def _batches(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -35,7 +35,7 @@ def images(*shape: int) -> torch.Tensor:
 
 
 def test_pixels_are_normalised_before_the_network_sees_them() -> None:
-    classifier = Classifier(torch.nn.Flatten(), [0.3], [0.2], grey=True)
+    classifier = Classifier(torch.nn.Flatten(), [0.3], [0.2], "logits")
     batch = images(2, 4, 4)
     expected = (batch.float() / 255 - 0.3) / 0.2
     torch.testing.assert_close(classifier(batch), expected.reshape(2, 16))
@@ -43,7 +43,7 @@ def test_pixels_are_normalised_before_the_network_sees_them() -> None:
 
 def test_colour_images_are_normalised_channel_by_channel() -> None:
     mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
-    classifier = Classifier(torch.nn.Identity(), mean, std, grey=False)
+    classifier = Classifier(torch.nn.Identity(), mean, std, "logits")
     batch = images(2, 4, 5, 3)
     expected = (batch.float() / 255 - torch.tensor(mean)) / torch.tensor(std)
     torch.testing.assert_close(classifier(batch), expected.permute(0, 3, 1, 2))
@@ -56,15 +56,18 @@ def test_without_normalisation_the_network_sees_0_to_255() -> None:
     torch.testing.assert_close(classifier(batch), classifier.network(batch.float()))
 
 
-@pytest.mark.parametrize(("output", "loss"), [("log_softmax", "nll"), ("logits", "cross_entropy")])
-def test_probabilities_fit_both_outputs(output: str, loss: str) -> None:
+@pytest.mark.parametrize(
+    ("output", "loss"),
+    [("log_softmax", "nll"), ("logits", "cross_entropy"), ("softmax", "mse")],
+)
+def test_probabilities_fit_every_output(output: str, loss: str) -> None:
     model = make_params(model__output=output, train__loss=loss).model
     classifier = build_classifier(model, STATS, (28, 28), 10)
     batch = images(3, 28, 28)
     probabilities = classifier.probabilities(batch)
     result = classifier(batch)
-    expected = result.exp() if output == "log_softmax" else torch.softmax(result, dim=1)
-    torch.testing.assert_close(probabilities, expected)
+    expected = {"log_softmax": result.exp(), "logits": result.softmax(dim=1), "softmax": result}
+    torch.testing.assert_close(probabilities, expected[output])
 
 
 @pytest.mark.parametrize("normalize", ["standard", "none"])

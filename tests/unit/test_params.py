@@ -39,7 +39,10 @@ def test_params_are_frozen() -> None:
         ({"train__epochs": "20"}, "train.epochs: .* valid integer, not '20'"),
         ({"train__epochs": True}, "train.epochs: .* valid integer, not True"),
         ({"model__hidden": [64, 0]}, "model.hidden.1: .* greater than 0"),
-        ({"model__name": "mpl"}, "model.name: .* 'mlp'"),
+        ({"model__name": "mpl"}, "model.name: there is no architecture mpl; did you mean mlp?"),
+        ({"model__name": "resnet19"}, "model.name: .* did you mean resnet18?"),
+        ({"model__name": "resnet18"}, "made for images of 32 to 512"),
+        ({"train__nesterov": True}, "nesterov: true needs optimizer: sgd and a momentum"),
         ({"train__loss": "cross_entropy"}, "needs model.output: logits, not log_softmax"),
         ({"model__name": "cnn", "transform__image_size": 224}, "made for images of 28 to 64"),
         (

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from imageclf import plots
@@ -45,3 +46,28 @@ def test_equal_figures_give_equal_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     with Image.open(tmp_path / "one.png") as image:
         assert image.width > 300
+
+
+def test_pairs_stand_one_above_the_other() -> None:
+    originals = np.zeros((3, 4, 4), dtype=np.uint8)
+    seen = np.full((3, 4, 4, 1), 9, dtype=np.uint8)
+    figure = plots.pairs(originals, seen, ["cat", "dog", "eel"])
+    upper, lower = figure.axes[:3], figure.axes[3:]
+    assert [axis.get_title() for axis in upper] == ["cat", "dog", "eel"]
+    assert all(axis.images[0].get_array().max() == 0 for axis in upper)
+    assert all(axis.images[0].get_array().min() == 9 for axis in lower)
+
+
+def test_histograms_count_every_weight() -> None:
+    weights = {"layer.weight": np.arange(12.0).reshape(3, 4), "layer.bias": np.zeros(3)}
+    (axis,) = plots.weight_histograms(weights).axes
+    assert axis.get_title() == "layer.weight  3x4"
+    assert sum(patch.get_height() for patch in axis.patches) == 12
+
+
+@pytest.mark.parametrize("weight", [np.arange(32.0).reshape(2, 16), np.ones((2, 3, 3, 3))])
+def test_filters_are_drawn_as_pictures(weight: np.ndarray) -> None:
+    figure = plots.first_filters(weight, (4, 4))
+    pictures = [axis.images[0].get_array() for axis in figure.axes]
+    side = 4 if weight.ndim == 2 else 3
+    assert [picture.shape for picture in pictures] == [(side, side)] * 2

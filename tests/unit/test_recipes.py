@@ -9,7 +9,8 @@ from imageclf.recipes import Change, Recipe, find_recipe, load_recipes, use_reci
 from support import ROOT
 
 DEFAULTS = ROOT / "params.yaml"
-RECIPES = load_recipes(ROOT / "recipes")
+FOLDER = ROOT / "recipes"
+RECIPES = [find_recipe(recipe.name, FOLDER) for recipe in load_recipes(FOLDER)]
 by_name = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 
 
@@ -28,7 +29,7 @@ def recipe(**values: Any) -> Recipe:
 @by_name
 def test_every_recipe_sets_all_that_decides_the_model(recipe: Recipe) -> None:
     """So that it starts from the defaults, whatever params.yaml held before."""
-    sections = ("seed", "data.", "transform.", "model.", "train.", "register.name")
+    sections = ("seed", "data.", "transform.", "augment.", "model.", "train.", "register.name")
     assert list(flatten(recipe.values)) == [key for key in known_keys() if key.startswith(sections)]
 
 

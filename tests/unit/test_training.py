@@ -1,23 +1,28 @@
+import io
 import math
+from contextlib import suppress
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from imageclf.classifier import Classifier, build_classifier
-from imageclf.datasets import pixel_stats
+from imageclf.datasets import Split, pixel_stats
 from imageclf.files import UserError
 from imageclf.params import Params
 from imageclf.training import (
     EpochResult,
     Position,
-    build_optimizer,
+    Training,
     epoch_order,
     measure,
-    train,
 )
 from support import learnable_split, make_params
 
 TRAIN, VAL = learnable_split(400, seed=0), learnable_split(100, seed=1)
+# A tenth of its labels are wrong, so that certainty is punished in the end.
+HARD_VAL = Split(VAL.images, np.where(np.arange(100) % 10 == 0, 0, VAL.labels))
 # Epochs 1 to 4 of `small()` with seed 1 on the CPU with one thread: train loss, val loss.
 GOLDEN = [(1.115137, 0.683697), (0.386054, 0.152884), (0.079222, 0.038651), (0.025776, 0.019112)]
 
@@ -37,8 +42,12 @@ def fresh(params: Params) -> Classifier:
     return build_classifier(params.model, pixel_stats(TRAIN.images), (8, 8), 4)
 
 
+def training(params: Params) -> Training:
+    return Training(params, fresh(params), TRAIN, VAL, classes=4)
+
+
 def run(params: Params) -> list[EpochResult]:
-    return list(train(params, fresh(params), TRAIN, VAL))
+    return list(training(params).run())
 
 
 def losses(results: list[EpochResult]) -> list[tuple[float, float]]:
@@ -78,18 +87,6 @@ def test_the_same_seed_repeats_bit_by_bit_and_another_does_not() -> None:
     assert losses(run(small())) != losses(run(small(seed=2)))
 
 
-def test_sgd_takes_the_step_of_the_textbook() -> None:
-    params = small(train__optimizer="sgd", train__learning_rate=0.1)
-    classifier = fresh(params)
-    images, labels = torch.tensor(TRAIN.images[:20]), torch.tensor(TRAIN.labels[:20])
-    optimizer = build_optimizer(params.train, classifier)
-    torch.nn.functional.nll_loss(classifier(images), labels).backward()
-    expected = [p.detach() - 0.1 * p.grad for p in classifier.parameters()]
-    optimizer.step()
-    for parameter, value in zip(classifier.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.detach(), value)
-
-
 def test_means_are_taken_over_images_not_over_batches() -> None:
     params = small()
     classifier = fresh(params)
@@ -116,13 +113,121 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
 def test_progress_is_reported_within_the_epoch() -> None:
     positions: list[Position] = []
     params = small(train__epochs=1, train__batch_size=2)
-    list(train(params, fresh(params), TRAIN, VAL, positions.append))
+    list(training(params).run(positions.append))
     assert [position.images for position in positions] == [100, 200, 300, 400]
     assert all(math.isfinite(position.train_loss) for position in positions)
 
 
-def test_dropout_is_on_in_training_and_off_in_validation() -> None:
-    params = small(model__dropout=0.5)
-    classifier = fresh(params)
-    assert len(list(train(params, classifier, TRAIN, VAL))) == 4
-    assert not classifier.training
+BUSY = {
+    "model__dropout": 0.3,
+    "augment__shift": 1,
+    "augment__mixup": 0.3,
+    "train__ema": 0.9,
+    "train__schedule": "one_cycle",
+    "train__patience": 3,
+    "train__clip_gradient": 1.0,
+    "train__momentum": 0.9,
+    "train__optimizer": "sgd",
+}
+
+
+@pytest.mark.parametrize("changes", [{}, BUSY], ids=["plain", "busy"])
+@pytest.mark.parametrize("stop_after", [0, 1, 50, 100, 150, 350, 400])
+def test_a_resumed_training_is_the_uninterrupted_one_bit_by_bit(
+    changes: dict[str, Any], stop_after: int
+) -> None:
+    params = small(train__batch_size=4, **changes)
+    whole = training(params)
+    expected = losses(list(whole.run()))
+    first = training(params)
+    stopped = steps_of(first, stop_after)
+    torch.manual_seed(99)  # another process has another generator
+    resumed = training(params)
+    resumed.restore(round_trip(stopped))
+    list(resumed.run())
+    assert losses(resumed.history) == expected
+    for ours, theirs in zip(
+        resumed.classifier.state_dict().values(),
+        whole.classifier.state_dict().values(),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
+
+
+class StopError(Exception):
+    """Ends a training in the middle."""
+
+
+def steps_of(training: Training, steps: int) -> dict[str, Any]:
+    """The state after some optimisation steps: in the middle of an epoch or at its very end."""
+    take = training._step
+    taken = 0
+
+    def counted(images: torch.Tensor, labels: torch.Tensor) -> None:
+        nonlocal taken
+        if taken == steps:
+            raise StopError
+        taken += 1
+        take(images, labels)
+
+    training._step = counted  # type: ignore[method-assign]
+    with suppress(StopError):
+        list(training.run())
+    return training.state()
+
+
+def round_trip(state: dict[str, Any]) -> dict[str, Any]:
+    """Through a checkpoint file, which takes nothing that would need unpickling."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def test_early_stopping_keeps_the_best_epoch() -> None:
+    params = small(train__epochs=50, train__patience=2, train__learning_rate=0.02)
+    stopped = Training(params, fresh(params), learnable_split(40, seed=4), HARD_VAL, classes=4)
+    results = list(stopped.run())
+    best = min(results, key=lambda result: result.val_loss)
+    assert len(results) == best.epoch + 2 < 50
+    assert stopped.best_epoch == best.epoch
+    loss, _ = measure(
+        stopped.classifier,
+        torch.tensor(HARD_VAL.images),
+        torch.tensor(HARD_VAL.labels),
+        torch.nn.functional.nll_loss,
+    )
+    assert loss == best.val_loss
+
+
+def test_averaged_weights_are_measured_and_kept() -> None:
+    averaged = training(small(train__ema=0.99))
+    results = list(averaged.run())
+    assert losses(results) != losses(run(small()))
+    loss, _ = measure(
+        averaged.classifier,
+        torch.tensor(VAL.images),
+        torch.tensor(VAL.labels),
+        torch.nn.functional.nll_loss,
+    )
+    assert loss == results[-1].val_loss
+
+
+def test_a_long_gradient_is_clipped() -> None:
+    params = small(train__optimizer="sgd", train__learning_rate=1.0, train__clip_gradient=1e-3)
+    clipped = training(params)
+    before = [value.clone() for value in clipped.classifier.parameters()]
+    steps_of(clipped, 1)
+    moved = [new - old for new, old in zip(clipped.classifier.parameters(), before, strict=True)]
+    assert torch.cat([move.flatten() for move in moved]).norm().item() == pytest.approx(
+        1e-3, rel=1e-3
+    )
+
+
+def test_the_trial_step_leaves_the_training_as_it_was() -> None:
+    tried = training(small(**BUSY))
+    before, after = tried.trial_step()
+    assert before == pytest.approx(math.log(4), rel=0.5)
+    assert after < before
+    assert losses(list(tried.run())) == losses(run(small(**BUSY)))

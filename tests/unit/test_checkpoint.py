@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from imageclf.checkpoint import Checkpoints
+from imageclf.files import UserError
+
+MINE, OTHER = "a" * 64, "b" * 64
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(MINE, 5, tmp_path)
+    assert checkpoints.load() is None
+    checkpoints.save({"weights": torch.arange(3), "epoch": 1})
+    checkpoints.save({"weights": torch.arange(3) * 2, "epoch": 2})
+    state = Checkpoints(MINE, 5, tmp_path).load()
+    assert state is not None
+    assert state["epoch"] == 2
+    assert state["weights"].tolist() == [0, 2, 4]
+
+
+def test_a_checkpoint_of_another_model_is_never_loaded(tmp_path: Path) -> None:
+    Checkpoints(OTHER, 5, tmp_path).save({"epoch": 1})
+    checkpoints = Checkpoints(MINE, 5, tmp_path)
+    assert checkpoints.load() is None
+    checkpoints.save({"epoch": 2})
+    (tmp_path / "trained.json").write_text("{}")
+    checkpoints.clear_others()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MINE, "trained.json"]
+    checkpoints.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["trained.json"]
+
+
+def test_a_torn_write_leaves_the_last_whole_one(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(MINE, 5, tmp_path)
+    checkpoints.save({"epoch": 1})
+    (tmp_path / MINE / ".latest.pt.tmp").write_bytes(b"half")
+    assert checkpoints.load() == {"epoch": 1}
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / MINE).mkdir()
+    (tmp_path / MINE / "latest.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match="unreadable.*delete it"):
+        Checkpoints(MINE, 5, tmp_path).load()
+
+
+def test_it_is_due_after_its_minutes(tmp_path: Path) -> None:
+    assert Checkpoints(MINE, 1e-9, tmp_path).is_due()
+    assert not Checkpoints(MINE, 5, tmp_path).is_due()

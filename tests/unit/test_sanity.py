@@ -1,0 +1,63 @@
+import math
+
+import numpy as np
+import pytest
+from test_training import TRAIN, VAL, fresh, small, training
+
+from imageclf import sanity
+from imageclf.datasets import Split
+from imageclf.sanity import ChanceWatch, check
+from imageclf.training import EpochResult, Position, Training
+
+
+def test_a_sound_training_gets_no_warning() -> None:
+    assert check(training(small())) == []
+
+
+def test_a_first_loss_far_from_guessing_is_named() -> None:
+    (warning,) = check(
+        training(small(model__normalize="none", model__init="normal", model__init_std=0.5))
+    )
+    assert "guessing evenly gives 1.39" in warning
+    assert "model.normalize" in warning
+
+
+def test_a_step_that_raises_the_loss_is_named() -> None:
+    warnings = check(training(small(train__optimizer="sgd", train__learning_rate=1000.0)))
+    assert any("instead of lowering it" in warning for warning in warnings)
+
+
+def result(val_accuracy: float) -> EpochResult:
+    return EpochResult(1, 0.1, 1.0, 0.5, 1.0, val_accuracy, 1.0, 1.0)
+
+
+def test_a_network_at_chance_is_named_until_it_learns() -> None:
+    watch = ChanceWatch(majority=0.5)
+    for _ in range(2):
+        assert "is not learning" in (watch.after(result(0.51), 400) or "")
+    assert watch.after(result(0.70), 400) is None
+    assert watch.after(result(0.51), 400) is None
+
+
+def test_the_first_look_comes_within_the_first_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sanity.FIRST_LOOK < 60
+    assert ChanceWatch(0.5).during(Position(1, 1000, 0.7, 0.5)) is None
+    monkeypatch.setattr(sanity, "FIRST_LOOK", 0.0)
+    watch = ChanceWatch(0.5)
+    assert "not learning" in (watch.during(Position(1, 1000, 0.7, 0.5)) or "")
+    assert watch.during(Position(1, 1200, 0.7, 0.5)) is None
+
+
+def test_labels_without_a_pattern_are_noticed_in_a_real_training() -> None:
+    """What became 51 % on cats and dogs without a word: noise never gets past guessing."""
+    generator = np.random.default_rng(0)
+    noise = Split(TRAIN.images, generator.integers(0, 4, len(TRAIN)))
+    val = Split(VAL.images, generator.integers(0, 4, len(VAL)))
+    params = small(train__epochs=2, train__learning_rate=0.0001)
+    hopeless = Training(params, fresh(params), noise, val, classes=4)
+    watch = ChanceWatch(hopeless.majority)
+    assert all(watch.after(result, hopeless.val_images) for result in hopeless.run())
+    learning = training(params.model_copy(update={"train": small().train}))
+    watch = ChanceWatch(learning.majority)
+    assert not any(watch.after(result, learning.val_images) for result in learning.run())
+    assert math.isclose(learning.majority, 0.25)
