@@ -22,7 +22,7 @@ def main(params: Params) -> None:
     from imageclf.classifier import load_classifier
     from imageclf.datasets import load_split
     from imageclf.evaluation import metrics, per_class_table, predict
-    from imageclf.report import warnings, write_report
+    from imageclf.report import draw_training, warnings, write_report
 
     classifier, description = load_classifier(Path("models/classifier"))
     if params.evaluate.top_k > len(description.class_names):
@@ -30,10 +30,11 @@ def main(params: Params) -> None:
             f"params.yaml: evaluate.top_k is {params.evaluate.top_k}, but there are only "
             f"{len(description.class_names)} classes"
         )
-    test = load_split(PREPARED, "test")
+    train, test = load_split(PREPARED, "train"), load_split(PREPARED, "test")
     predictions = predict(classifier.to(runtime.device), test)
-    figures = metrics(predictions, load_split(PREPARED, "train").labels, params.evaluate.top_k)
+    figures = metrics(predictions, train.labels, params.evaluate.top_k)
     with atomic_folder(Path("reports/evaluation")) as target:
+        draw_training(target, classifier, params, train, description.class_names)
         write_report(
             target,
             test,

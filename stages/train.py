@@ -1,5 +1,7 @@
-"""data/prepared (train and val) -> models/classifier, reports/history.csv, reports/training."""
+"""data/prepared (train and val) -> models/classifier and reports/history.csv."""
 
+import csv
+import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,13 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from command import stage
-from imageclf.files import atomic_folder, atomic_writer, read_json
+from imageclf.files import read_json, write_text
 from imageclf.params import Params
 from imageclf.runtime import Runtime, prepare_runtime
 
 if TYPE_CHECKING:
     from imageclf.checkpoint import Checkpoints
-    from imageclf.datasets import Split
     from imageclf.live import RunDescription
     from imageclf.training import Position, Training
 
@@ -22,7 +23,6 @@ MEASURED = ["learning_rate", "train_loss", "train_accuracy", "val_loss", "val_ac
 CACHED = ["epoch", *MEASURED]
 # Times and speeds differ from run to run: they are tracked, but stand in no cached file.
 TRACKED = [*MEASURED, "seconds", "images_per_second"]
-PICTURES = 16
 
 
 @stage
@@ -62,11 +62,11 @@ def main(params: Params) -> None:
         data=digests,
         epoch=training.best_epoch,
     )
-    write_pictures(training, train_split, class_names)
     save_classifier(classifier, description, Path("models/classifier"))
     checkpoints.clear()
-    click.echo(f"model of epoch {training.best_epoch}: models/classifier")
-    click.echo("history: reports/history.csv, pictures: reports/training")
+    click.echo(
+        f"model of epoch {training.best_epoch}: models/classifier, history: reports/history.csv"
+    )
 
 
 def begin(
@@ -90,8 +90,6 @@ def train(
     training: "Training", checkpoints: "Checkpoints", run: "RunDescription", runtime: Runtime
 ) -> None:
     """Run the training to its end, reporting on the way; write its history."""
-    import pandas as pd
-
     from imageclf.display import training_display
     from imageclf.live import LiveRun
     from imageclf.sanity import ChanceWatch
@@ -110,35 +108,12 @@ def train(
             live.log_epoch(result.epoch, {name: getattr(result, name) for name in TRACKED})
             display.epoch(result)
             display.warn(watch.after(result, training.val_images))
-        history = pd.DataFrame(asdict(result) for result in training.history)
-        with atomic_writer(Path("reports/history.csv")) as file:
-            history[CACHED].to_csv(file, index=False)
-
-
-def write_pictures(training: "Training", train_split: "Split", class_names: list[str]) -> None:
-    """Draw what the network saw first, and what its weights became."""
-    import torch
-
-    from imageclf import plots
-    from imageclf.augment import preview
-    from imageclf.training import epoch_order
-
-    params = training.params
-    first = epoch_order(len(train_split), params.seed, epoch=1)[:PICTURES].numpy()
-    images, labels = train_split.images[first], train_split.labels[first]
-    seen = preview(
-        torch.from_numpy(images), torch.from_numpy(labels), params, len(class_names)
-    ).numpy()
-    weights = {
-        name.removeprefix("network."): value.float().cpu().numpy()
-        for name, value in training.classifier.state_dict().items()
-    }
-    layer = next(value for value in weights.values() if value.ndim in {2, 4})
-    with atomic_folder(Path("reports/training")) as folder:
-        names = [class_names[label] for label in labels]
-        plots.save_figure(plots.pairs(images, seen, names), folder / "first_batch.png")
-        plots.save_figure(plots.weight_histograms(weights), folder / "weights.png")
-        plots.save_figure(plots.first_filters(layer, images.shape[1:]), folder / "filters.png")
+    rows = (asdict(result) for result in training.history)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, CACHED, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(Path("reports/history.csv"), table.getvalue())
 
 
 if __name__ == "__main__":

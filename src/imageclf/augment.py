@@ -1,4 +1,6 @@
-"""Random changes to whole batches, each image drawing its own, on the device the batch is on.
+"""What a training draws at random of its images: their order, and changes to each of them.
+
+Changes are made to whole batches on the device they are on, each image drawing its own.
 
 Shift, flip, rotation and crop are one affine map per image and one resampling for all of them.
 Everything is drawn from torch's generator of the device, so the seed repeats it.
@@ -67,6 +69,12 @@ def mix(images: Tensor, labels: Tensor, classes: int, params: Augment) -> tuple[
         share = 1 - square.float().mean(dim=(1, 2, 3))
     one_hot = functional.one_hot(labels, classes).float()
     return mixed, torch.lerp(one_hot[partner], one_hot, share[:, None])
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
+    """A random permutation (int64) that depends on the seed and the epoch alone."""
+    generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+    return torch.randperm(images, generator=generator)
 
 
 def preview(images: Tensor, labels: Tensor, params: Params, classes: int) -> Tensor:

@@ -1,12 +1,16 @@
 """The evaluation report: pictures, tables and one page that shows them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from matplotlib.figure import Figure
 
 from imageclf import plots
-from imageclf.classifier import Description
+from imageclf.augment import epoch_order, preview
+from imageclf.classifier import Classifier, Description
 from imageclf.datasets import Split
 from imageclf.evaluation import (
     Predictions,
@@ -16,10 +20,12 @@ from imageclf.evaluation import (
     worst_first,
 )
 from imageclf.files import write_text
+from imageclf.params import Params
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SEEN = 16
 LABELS = {
     "accuracy_low": "accuracy at least (99 % confidence)",
     "majority_accuracy": "always guessing the commonest class",
@@ -56,6 +62,31 @@ def write_report(
         folder / "predictions.csv", index=False
     )
     write_text(folder / "index.html", _page(figures, description, table))
+
+
+def draw_training(
+    folder: Path, classifier: Classifier, params: Params, train: Split, class_names: Sequence[str]
+) -> None:
+    """Write ``first_batch.png``, ``filters.png`` and ``weights.png``: what it saw and became."""
+    weights = {
+        name.removeprefix("network."): value.float().cpu().numpy()
+        for name, value in classifier.state_dict().items()
+    }
+    first_layer = next(value for value in weights.values() if value.ndim in {2, 4})
+    for name, figure in (
+        ("first_batch", seen_images(params, train, class_names, SEEN)),
+        ("filters", plots.first_filters(first_layer, train.images.shape[1:])),
+        ("weights", plots.weight_histograms(weights)),
+    ):
+        plots.save_figure(figure, folder / f"{name}.png")
+
+
+def seen_images(params: Params, train: Split, class_names: Sequence[str], count: int) -> Figure:
+    """The first train images of the first epoch as they are and as the network sees them."""
+    first = epoch_order(len(train), params.seed, epoch=1)[:count].numpy()
+    images, labels = train.images[first], train.labels[first]
+    seen = preview(torch.from_numpy(images), torch.from_numpy(labels), params, len(class_names))
+    return plots.pairs(images, seen.numpy(), [class_names[label] for label in labels])
 
 
 def warnings(figures: dict[str, float]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imageclf.augment import augment, mix, to_pixels
+from imageclf.augment import augment, epoch_order, mix, to_pixels
 from imageclf.classifier import EVALUATION_BATCH, Classifier
 from imageclf.datasets import Split
 from imageclf.files import UserError
@@ -240,12 +240,6 @@ class Training:
             self._best = {name: value.clone() for name, value in measured.state_dict().items()}
         self._totals.zero_()
         return self.history[-1]
-
-
-def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
-    """A random permutation (int64) that depends on the seed and the epoch alone."""
-    generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-    return torch.randperm(images, generator=generator)
 
 
 @torch.no_grad()

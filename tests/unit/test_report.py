@@ -3,11 +3,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_classifier import description
+from test_classifier import STATS, description
 
+from imageclf.augment import epoch_order
+from imageclf.classifier import build_classifier
 from imageclf.evaluation import Predictions, metrics
-from imageclf.report import warnings, write_report
-from support import learnable_split
+from imageclf.report import draw_training, seen_images, warnings, write_report
+from support import learnable_split, make_params
 
 
 @pytest.fixture
@@ -48,3 +50,17 @@ def test_a_model_at_chance_level_is_called_so() -> None:
     (warning,) = warnings(figures)
     assert "not clearly better than always guessing" in warning
     assert warnings(figures | {"accuracy_low": 0.51}) == []
+
+
+def test_what_the_network_saw_and_became_is_drawn(tmp_path: Path) -> None:
+    params = make_params(augment__shift=1, transform__image_size=8)
+    train = learnable_split(40, seed=0)
+    classifier = build_classifier(params.model, STATS, (8, 8), 4)
+    draw_training(tmp_path, classifier, params, train, [*"abcd"])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("first_batch.png", "filters.png", "weights.png")
+    }
+    figure = seen_images(params, train, [*"abcd"], 4)
+    first = epoch_order(40, params.seed, epoch=1)[:4]
+    titles = [axis.get_title() for axis in figure.axes[:4]]
+    assert titles == ["abcd"[label] for label in train.labels[first]]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from imageclf.augment import epoch_order
 from imageclf.classifier import Classifier, build_classifier
 from imageclf.datasets import Split, pixel_stats
 from imageclf.files import UserError
@@ -15,7 +16,6 @@ from imageclf.training import (
     EpochResult,
     Position,
     Training,
-    epoch_order,
     measure,
 )
 from support import learnable_split, make_params
