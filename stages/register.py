@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 
 from command import stage
-from imageclf.files import read_json, sha256_file
+from imageclf.files import UserError, read_json, sha256_file
 from imageclf.live import Dataset, File, Item, Metrics, describe_run, machine_of, now_ms
 from imageclf.params import Params
 from imageclf.promotion import Candidate
 
 PREPARED, REPORTS, EXPORTED = Path("data/prepared"), Path("reports"), Path("models/exported")
+HISTORY, ONNX = REPORTS / "history.csv", EXPORTED / "model.onnx"
+TEST_IMAGES = PREPARED / "test.images.npy"
 SPLITS = ("train", "val", "test")
 
 
@@ -23,6 +25,9 @@ def main(params: Params) -> None:
 
     from imageclf.tracking import Model, synchronise
 
+    for path in (HISTORY, ONNX, TEST_IMAGES):
+        if not path.exists():
+            raise UserError(f"{path} is missing: run `dvc repro` to make it")
     classifier = read_json(Path("models/classifier/model.json"))
     digests = read_json(PREPARED / "digests.json")
     machine = machine_of(classifier["fingerprint"])
@@ -32,8 +37,8 @@ def main(params: Params) -> None:
         items(params.data.name, digests),
         Model(
             name=params.register_.name,
-            path=EXPORTED / "model.onnx",
-            example=np.array(np.load(PREPARED / "test.images.npy", mmap_mode="r")[:2]),
+            path=ONNX,
+            example=np.array(np.load(TEST_IMAGES, mmap_mode="r")[:2]),
             class_names=classifier["class_names"],
         ),
         candidate(classifier["fingerprint"], digests["test"]),
@@ -48,7 +53,7 @@ def main(params: Params) -> None:
 
 def items(data_name: str, digests: dict[str, str]) -> list[Item]:
     """What the files tell about the run."""
-    with (REPORTS / "history.csv").open(newline="") as file:
+    with HISTORY.open(newline="") as file:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     history = [Metrics(int(row.pop("epoch")), row, now_ms()) for row in rows]
     figures = read_json(REPORTS / "metrics.json")
@@ -71,7 +76,7 @@ def candidate(fingerprint: str, test_digest: str) -> Candidate:
     figures = read_json(REPORTS / "metrics.json")
     return Candidate(
         fingerprint=fingerprint,
-        sha256=sha256_file(EXPORTED / "model.onnx"),
+        sha256=sha256_file(ONNX),
         test_digest=test_digest,
         accuracy=figures["accuracy"],
         accuracy_low=figures["accuracy_low"],

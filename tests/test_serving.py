@@ -95,14 +95,19 @@ def test_a_server_keeps_run_and_model_as_well(
     free_port: int,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
+    capfd: Any,
 ) -> None:
     import mlflow
 
     kept = project / "on the server"
     store = ["--backend-store-uri", f"sqlite:///{project}/mlflow.db"]
-    mlflow_server(free_port, "server", *store, "--artifacts-destination", str(kept), "--workers", "1")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port}")
+    mlflow_server(
+        free_port, "server", *store, "--artifacts-destination", str(kept), "--workers", "1"
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port}")
+    capfd.readouterr()
     address = request.getfixturevalue("registered")
+    assert capfd.readouterr() == ("", "")
     model = mlflow.pyfunc.load_model(address)
     np.testing.assert_array_equal(model.predict(IMAGES)["probabilities"], expected)
     (file,) = kept.rglob("model.onnx")

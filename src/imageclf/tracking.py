@@ -41,7 +41,6 @@ PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES
 HASTY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 LOCK_WAIT_S = 30
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-CONTEXT = "mlflow.data.context"
 LONGEST_DIGEST = 36  # of a data set that MLflow takes
 MOST_POINTS = 1000  # that MLflow takes at once
 SERVED_WITH = ("mlflow", "numpy", "onnx", "onnxruntime")
@@ -217,8 +216,8 @@ class _RunWriter:
         from mlflow.entities import DatasetInput, InputTag
 
         source, profile = json.dumps({"uri": item.source}), json.dumps({"images": item.images})
-        digest, context = item.digest[:LONGEST_DIGEST], InputTag(CONTEXT, item.context)
-        entity = Entity(item.name, digest, "local", source, profile=profile)
+        context = InputTag("mlflow.data.context", item.context)
+        entity = Entity(item.name, item.digest[:LONGEST_DIGEST], "local", source, profile=profile)
         self._client.log_inputs(self.info.run_id, [DatasetInput(entity, [context])])
 
 

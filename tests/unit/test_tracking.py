@@ -1,6 +1,4 @@
 import json
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -10,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
 from imageclf.files import UserError, sha256_file
@@ -26,8 +23,7 @@ from imageclf.tracking import (
     synchronise,
     tracking_uri,
 )
-from register import main
-from support import ROOT, make_params
+from support import make_params
 from webserver import Status, running_server
 
 FINGERPRINT = "f" * 64
@@ -356,72 +352,6 @@ def test_importing_the_library_side_does_not_import_mlflow() -> None:
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
-
-
-def write_json(path: str, value: Any) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(value))
-
-
-def run_stage(files: Project) -> Result:
-    """Run the register stage on the files of a finished training."""
-    shutil.copy(ROOT / "params.yaml", "params.yaml")
-    figures = {"accuracy": 0.9, "accuracy_low": 0.8, "majority_accuracy": 0.1}
-    classes = {"class_names": ["a", "b", "c", "d"]}
-    write_json("models/classifier/model.json", classes | {"fingerprint": FINGERPRINT})
-    write_json("models/exported/parity.json", {"agree": True})
-    write_json("reports/metrics.json", figures)
-    write_json("reports/data.json", {"images": {"train": 30, "val": 5, "test": 10}})
-    write_json("data/prepared/digests.json", DIGESTS)
-    shutil.copy(files.onnx, "models/exported/model.onnx")
-    np.save("data/prepared/test.images.npy", np.zeros((10, 8, 8), np.uint8))
-    Path("reports/history.csv").write_text("epoch,train_loss\n1,0.5\n2,0.25\n")
-    return CliRunner().invoke(main)
-
-
-def test_the_register_stage_tells_mlflow_what_the_files_say(files: Project) -> None:
-    result = run_stage(files)
-    assert result.output.splitlines() == [
-        "run: fashion_mnist mlp ffffffff (restored from a cache)",
-        "model: fashion-mnist version 1, challenger and champion",
-        "champion: promoted: there was no champion",
-        "compare the runs: make ui",
-    ]
-    (run,) = files.runs()
-    assert [(step, value) for step, value, _ in files.history("train_loss")] == [
-        (1, 0.5),
-        (2, 0.25),
-    ]
-    assert run.data.metrics["test_majority_accuracy"] == 0.1
-    assert run.data.tags["restored_from_cache"] == "true"
-    assert len(run.inputs.dataset_inputs) == 3
-    artifacts = {artifact.path for artifact in files.client.list_artifacts(run.info.run_id)}
-    assert artifacts == {"params.yaml", "reports"}
-
-
-def test_the_register_stage_fills_the_gap_of_a_training_in_this_folder(files: Project) -> None:
-    write_json(
-        ".checkpoints/trained.json", {"fingerprint": FINGERPRINT, "machine": {"device": "x"}}
-    )
-    assert "restored" not in run_stage(files).output
-    (run,) = files.runs()
-    assert run.data.tags["device"] == "x"
-    assert "restored_from_cache" not in run.data.tags
-
-
-@pytest.mark.slow
-def test_the_register_stage_does_not_wait_long(
-    files: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started = time.monotonic()
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"http://me:secret@127.0.0.1:{silent.getsockname()[1]}"
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        result = run_stage(files)
-    assert time.monotonic() - started < 30
-    assert result.exit_code == 2
-    place = address.replace("me:secret@", "")
-    assert result.output == f"error: the tracking server {place} does not answer (timed out)\n"
 
 
 @pytest.mark.slow
