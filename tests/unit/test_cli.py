@@ -283,7 +283,13 @@ def test_the_command_line_itself_loads_nothing_heavy() -> None:
 def test_ctrl_c_stops_at_once_with_130(run: Run, model: Path) -> None:
     write_images("photos", 50)
     command = [BIN / "imageclf", "predict", *["photos"] * 400]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell's background job ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     with process:
         assert process.stdout
         process.stdout.readline()
