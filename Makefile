@@ -36,7 +36,7 @@ test: setup
 ## test-all: every test, those against real servers and data sets too
 .PHONY: test-all
 test-all: setup
-	@$(BIN)/pytest --quiet
+	@$(BIN)/pytest --quiet --numprocesses 2
 
 ## lint: format and style
 .PHONY: lint
@@ -52,7 +52,7 @@ types: setup
 ## ui: compare the runs in the browser, http://127.0.0.1:5000
 .PHONY: ui
 ui: setup
-	@$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 
 ## bench: measure against peers, side by side
 .PHONY: bench

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from command import stage
-from imageclf.files import UserError, atomic_folder, write_json
+from imageclf.files import atomic_folder, write_json
 from imageclf.params import Params
 from imageclf.runtime import prepare_runtime
 
@@ -25,11 +25,6 @@ def main(params: Params) -> None:
     from imageclf.report import draw_training, warnings, write_report
 
     classifier, description = load_classifier(Path("models/classifier"))
-    if params.evaluate.top_k > len(description.class_names):
-        raise UserError(
-            f"params.yaml: evaluate.top_k is {params.evaluate.top_k}, but there are only "
-            f"{len(description.class_names)} classes"
-        )
     train, test = load_split(PREPARED, "train"), load_split(PREPARED, "test")
     predictions = predict(classifier.to(runtime.device), test)
     figures = metrics(predictions, train.labels, params.evaluate.top_k)

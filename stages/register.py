@@ -44,9 +44,9 @@ def main(params: Params) -> None:
         candidate(classifier["fingerprint"], digests["test"]),
         restored=machine is None,
     )
-    aliases = "challenger and champion" if done.decision.promoted else "challenger"
     click.echo(f"run: {done.run_name}{' (restored from a cache)' if machine is None else ''}")
-    click.echo(f"model: {params.register_.name} version {done.version}, {aliases}")
+    aliases = f", {' and '.join(done.aliases)}" if done.aliases else ""
+    click.echo(f"model: {params.register_.name} version {done.version}{aliases}")
     click.echo(f"champion: {done.decision}")
     click.echo(f"compare the runs: {done.store if done.store.startswith('http') else 'make ui'}")
 
@@ -59,7 +59,11 @@ def items(data_name: str, digests: dict[str, str]) -> list[Item]:
     figures = read_json(REPORTS / "metrics.json")
     test = {f"test_{name}": float(value) for name, value in figures.items()}
     counts = read_json(REPORTS / "data.json")["images"]
-    files = [File(REPORTS, "reports"), File(Path("params.yaml")), File(Path("dvc.lock"))]
+    files = [
+        File(REPORTS / name, "reports") for name in ("data.json", "history.csv", "metrics.json")
+    ]
+    files += [File(REPORTS / "evaluation", "reports/evaluation")]
+    files += [File(Path(name)) for name in ("params.yaml", "dvc.lock")]
     return [
         *history,
         Metrics(0, test, now_ms()),

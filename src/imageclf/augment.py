@@ -77,8 +77,8 @@ def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(images, generator=generator)
 
 
-def preview(images: Tensor, labels: Tensor, params: Params, classes: int) -> Tensor:
-    """What the network would see of packed images: uint8, N x H x W x C.
+def preview(images: Tensor, labels: Tensor, params: Params, classes: int) -> tuple[Tensor, Tensor]:
+    """What the network would see of packed images, and what it would be told that they are.
 
     Drawn from a generator of its own, seeded as the training is; torch's stays as it was.
 
@@ -87,11 +87,16 @@ def preview(images: Tensor, labels: Tensor, params: Params, classes: int) -> Ten
         labels: int64, N.
         params: ``augment`` and ``seed``.
         classes: their number.
+
+    Returns:
+        The images (uint8, N x H x W x C) and the share of each class (float32, N x classes).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
-        pixels, _ = mix(augment(to_pixels(images), params.augment), labels, classes, params.augment)
-    return pixels.permute(0, 2, 3, 1).round().to(torch.uint8)
+        pixels = augment(to_pixels(images), params.augment)
+        pixels, target = mix(pixels, labels, classes, params.augment)
+    share = target if target.ndim == 2 else functional.one_hot(target, classes).float()
+    return pixels.permute(0, 2, 3, 1).round().to(torch.uint8), share
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class Checkpoints:
 
     Args:
         fingerprint: names the folder.
-        minutes: how often ``save_if_due`` saves.
+        minutes: after which ``is_due``.
         root: holds the folders of all models.
     """
 

@@ -16,10 +16,12 @@ from imageclf.files import UserError, read_json
 if TYPE_CHECKING:
     from imageclf.prediction import Prediction
 
+PREPARED = Path("data/prepared")
 EXPORTED = Path("models/exported")
 REPORT = Path("reports/evaluation/index.html")
 CLASSES_SHOWN = 3
 FIGURE_ROWS = 12
+MOST_SHOWN = 256
 # From this number of images on, a progress bar is worth its line.
 MANY = 100
 
@@ -51,6 +53,7 @@ class _Commands(click.Group):
     epilog=_examples(
         "imageclf use                  list the recipes",
         "imageclf use digits_mlp       put one into params.yaml",
+        "imageclf show                 what the network will see of the images",
         "dvc repro                     train, evaluate, export, register",
         "imageclf summary              what came out, and where it is",
         "imageclf predict photo.jpg    the classes of your own images",
@@ -101,8 +104,8 @@ def predict(
     from imageclf.images import ImageError
     from imageclf.prediction import likeliest, load_exported
 
-    if figure and figure.suffix.lower() != ".png":
-        raise UserError(f"--figure {figure}: the figure is a PNG, so name it {figure.stem}.png")
+    if figure:
+        _check_png("--figure", figure)
     paths = list(_image_paths(images))
     if not paths:
         raise UserError("no images given: name files or folders, or - for paths on standard input")
@@ -157,6 +160,42 @@ def use(recipe: str | None) -> None:
     click.echo("next: dvc repro")
 
 
+@main.command(epilog=_examples("imageclf show", "imageclf show --count 32 --output seen.png"))
+@click.option(
+    "--count",
+    type=click.IntRange(1, MOST_SHOWN),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help=f"Draw N images, {MOST_SHOWN} at most.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("show.png"),
+    show_default=True,
+    metavar="PNG",
+    help="The picture to write.",
+)
+def show(count: int, output: Path) -> None:
+    """Draw train images as they are and, below each, as the network sees them.
+
+    The images are those that the training sees first, changed as `augment` in params.yaml says.
+    """
+    _check_png("--output", output)
+    from imageclf.params import load_params
+
+    params = load_params()
+
+    from imageclf.datasets import load_class_names, load_split
+    from imageclf.plots import save_figure
+    from imageclf.report import seen_images
+
+    train, class_names = load_split(PREPARED, "train"), load_class_names(PREPARED)
+    save_figure(seen_images(params, train, class_names, count), output)
+    click.echo(f"picture: {output}")
+
+
 @main.command()
 def summary() -> None:
     """Show what came out of the pipeline, and where it is."""
@@ -187,6 +226,11 @@ def _top_k_rows(metrics: dict[str, float]) -> Iterator[tuple[str, str]]:
     for key, value in metrics.items():
         if match := re.fullmatch(r"top_(\d+)_accuracy", key):
             yield f"among the top {match[1]}", f"{value:.2%}"
+
+
+def _check_png(option: str, path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{option} {path}: the figure is a PNG, so name it {path.stem}.png")
 
 
 def _image_paths(names: Iterable[str]) -> Iterator[Path]:

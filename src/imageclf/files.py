@@ -25,8 +25,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        _flush(temporary)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -47,6 +46,9 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                _flush(path)
         _remove_folder(target)
         temporary.rename(target)
     finally:
@@ -88,6 +90,12 @@ def digest_of(value: Any) -> str:
     """The sha256 of a JSON value, independent of the order of its keys."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Wait until the bytes of a file are on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _remove_folder(folder: Path) -> None:

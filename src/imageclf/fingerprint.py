@@ -21,6 +21,7 @@ def fingerprint(params: Params, pipeline: Path = Path("dvc.yaml"), stage: str = 
     try:
         return digest_of(
             {
+                "cmd": definition["cmd"],
                 "params": {name: values[name] for name in definition["params"]},
                 "deps": {path: sha256_file(Path(path)) for path in definition["deps"]},
             }

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from imageclf.files import UserError
 from imageclf.initialization import initialize
 from imageclf.params import Model
 
@@ -88,6 +90,14 @@ def mlp_sequential(model: Model, image_shape: Sequence[int], classes: int) -> nn
     return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 
 
+class GlobalMaxPool(nn.Module):
+    """The largest value of each channel; unlike nn.AdaptiveMaxPool2d, repeatable on GPUs."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (float32, N x C) of N x C x H x W."""
+        return images.amax(dim=(2, 3))
+
+
 def cnn(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
     """Three stages of 3x3 convolutions with batch norm, halving the side between them.
 
@@ -106,10 +116,8 @@ def cnn(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
             ]
             inputs = outputs
         layers.append(nn.MaxPool2d(2))
-    layers[-1] = nn.AdaptiveMaxPool2d(1)
-    return nn.Sequential(
-        *layers, nn.Flatten(), nn.Dropout(model.dropout), nn.Linear(inputs, classes)
-    )
+    layers[-1] = GlobalMaxPool()
+    return nn.Sequential(*layers, nn.Dropout(model.dropout), nn.Linear(inputs, classes))
 
 
 class ResidualBlock(nn.Module):
@@ -169,12 +177,37 @@ def torchvision_network(model: Model, image_shape: Sequence[int], classes: int) 
     from torchvision.models import get_model
 
     network: nn.Module = get_model(model.name, weights=None)
-    name, head = _layers(network, nn.Linear)[-1]
+    linear = _layers(network, nn.Linear)
+    if not linear:
+        raise UserError(f"model.name: {model.name} has no linear layer that could be replaced")
+    name, head = linear[-1]
     network.set_submodule(name, nn.Linear(head.in_features, classes))
     if image_shape[2] != 3:
         name, first = _layers(network, nn.Conv2d)[0]
         network.set_submodule(name, _for_channels(first, image_shape[2]))
-    return network
+    return _checked(network, model.name, image_shape, classes)
+
+
+def _checked(network: nn.Module, name: str, image_shape: Sequence[int], classes: int) -> nn.Module:
+    """The network, if two black images come out as two rows of logits.
+
+    Raises:
+        UserError: it is made for other images, or gives something else than logits.
+    """
+    height, width, channels = image_shape
+    try:
+        with torch.no_grad():
+            output = network.eval()(torch.zeros(2, channels, height, width))
+        fits = isinstance(output, Tensor) and output.shape == (2, classes)
+        reason = "it gives no logits per class"
+    except (RuntimeError, AssertionError, ValueError) as error:
+        fits, reason = False, str(error).splitlines()[0]
+    if not fits:
+        raise UserError(
+            f"model.name: {name} does not take images of {height} pixels ({reason}); "
+            "choose another network or transform.image_size"
+        )
+    return network.train()
 
 
 def _layers(network: nn.Module, kind: type[Layer]) -> list[tuple[str, Layer]]:

@@ -5,6 +5,7 @@ beside it in params.yaml itself.
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,6 +25,7 @@ IMAGE_SIZES = {
     "resnet": range(28, 65),
 }
 TORCHVISION_SIZES = range(32, 513)
+CLASSES = 10  # of each data set that `data.name` can be
 OUTPUT_OF_LOSS = {"nll": "log_softmax", "cross_entropy": "logits", "mse": "softmax"}
 
 
@@ -157,9 +159,16 @@ class Register(Section):
 class Runtime(Section):
     """Where and how fast, never what: no stage lists these, so changing them reruns nothing."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    device: str
     threads: Literal["auto"] | Positive
     checkpoint_minutes: Annotated[float, Field(gt=0)]
+
+    @field_validator("device")
+    @classmethod
+    def torch_knows_the_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+            raise ValueError(f"use auto, cpu, mps, cuda or cuda:1, not {device!r}")
+        return device
 
 
 class Params(Section):
@@ -183,6 +192,14 @@ class Params(Section):
             raise ValueError(
                 f"train.loss: {self.train.loss} needs model.output: {wanted}, "
                 f"not {self.model.output}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def top_k_leaves_a_class_out(self) -> Self:
+        if self.evaluate.top_k >= CLASSES:
+            raise ValueError(
+                f"evaluate.top_k: {self.evaluate.top_k} is no less than {CLASSES} classes"
             )
         return self
 
@@ -229,6 +246,8 @@ def read_yaml(path: Path) -> Any:
 
 def check_params(values: Any, source: str) -> Params:
     """Check plain values against the schema; ``source`` names them in an error."""
+    if not isinstance(values, dict):
+        raise UserError(f"{source} holds no parameters: restore it from git")
     try:
         return Params.model_validate(values)
     except ValidationError as error:

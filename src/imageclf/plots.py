@@ -108,19 +108,36 @@ def image_grid(
     return figure
 
 
-def pairs(originals: NDArray[np.uint8], seen: NDArray[np.uint8], names: Sequence[str]) -> Figure:
-    """Originals (uint8, N x H x W [x 3]) and, under each, what the network sees of it."""
+def pairs(
+    originals: NDArray[np.uint8],
+    seen: NDArray[np.uint8],
+    names: Sequence[str],
+    captions: Sequence[str],
+) -> Figure:
+    """Images as they are and, under each, as the network sees them, eight pairs side by side.
+
+    Args:
+        originals: uint8, N x H x W [x 3].
+        seen: uint8, likewise.
+        names: above each original.
+        captions: below what is seen of it.
+    """
     columns = min(8, len(names))
-    rows = 2 * -(-len(names) // columns)
-    figure = Figure(figsize=(1.5 * columns, 1.6 * rows + 0.3), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.ravel():
-        axis.set_axis_off()
-    for place, (original, changed, name) in enumerate(zip(originals, seen, names, strict=True)):
-        row, column = 2 * (place // columns), place % columns
-        axes[row, column].imshow(original, cmap="gray", vmin=0, vmax=255)
-        axes[row, column].set_title(name, fontsize=8)
-        axes[row + 1, column].imshow(changed, cmap="gray", vmin=0, vmax=255)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(1.5 * columns + 0.3, 3.6 * rows), layout="constrained")
+    for row, part in enumerate(figure.subfigures(rows, squeeze=False).ravel()):
+        above, below = part.subplots(2, columns, squeeze=False)
+        above[0].set_ylabel("as it is", color=GREY, fontsize=8)
+        below[0].set_ylabel("as seen", color=GREY, fontsize=8)
+        for axis in (*above, *below):
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        places = range(row * columns, min((row + 1) * columns, len(names)))
+        for upper, lower, place in zip(above, below, places, strict=False):
+            upper.imshow(originals[place], cmap="gray", vmin=0, vmax=255)
+            upper.set_title(_shortened(names[place]), fontsize=8, parse_math=False)
+            lower.imshow(seen[place], cmap="gray", vmin=0, vmax=255)
+            lower.set_xlabel(captions[place], fontsize=8, parse_math=False)
     return figure
 
 

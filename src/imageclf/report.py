@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SEEN = 16
+LEAST_SHARE = 0.005
 LABELS = {
     "accuracy_low": "accuracy at least (99 % confidence)",
     "majority_accuracy": "always guessing the commonest class",
@@ -85,8 +86,22 @@ def seen_images(params: Params, train: Split, class_names: Sequence[str], count:
     """The first train images of the first epoch as they are and as the network sees them."""
     first = epoch_order(len(train), params.seed, epoch=1)[:count].numpy()
     images, labels = train.images[first], train.labels[first]
-    seen = preview(torch.from_numpy(images), torch.from_numpy(labels), params, len(class_names))
-    return plots.pairs(images, seen.numpy(), [class_names[label] for label in labels])
+    seen, shares = preview(
+        torch.from_numpy(images), torch.from_numpy(labels), params, len(class_names)
+    )
+    return plots.pairs(
+        images,
+        seen.numpy(),
+        [class_names[label] for label in labels],
+        [_mixture(share, class_names) for share in shares.tolist()],
+    )
+
+
+def _mixture(share: Sequence[float], class_names: Sequence[str]) -> str:
+    """Which classes an image was mixed from, a line each; nothing where it is of one class."""
+    parts = sorted(zip(share, class_names, strict=True), reverse=True)
+    lines = [f"{part:.0%} {name}" for part, name in parts if part >= LEAST_SHARE]
+    return "\n".join(lines) if len(lines) > 1 else ""
 
 
 def warnings(figures: dict[str, float]) -> list[str]:

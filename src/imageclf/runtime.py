@@ -39,7 +39,8 @@ def prepare_runtime(params: Params) -> Runtime:
         threads = _automatic_threads(params.model.name)
     torch.set_num_threads(threads)
     # The same as use_deterministic_algorithms(True), without importing the compiler (1.5 s).
-    torch.set_deterministic_debug_mode("error")
+    # Some layers of torchvision's networks cannot repeat on a GPU: there it warns and goes on.
+    torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
     torch.manual_seed(params.seed)
     random.seed(params.seed)
     return Runtime(device, threads)
@@ -70,7 +71,11 @@ def restore_generators(states: dict[str, "torch.Tensor"], device: "torch.device"
 
 def _automatic_threads(model: str) -> int:
     """A rule, never a measurement: the number of threads changes how sums are rounded."""
-    return 1 if model.startswith("mlp") else len(os.sched_getaffinity(0))
+    if model.startswith("mlp"):
+        return 1
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _device(wanted: str) -> "torch.device":

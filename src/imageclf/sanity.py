@@ -38,14 +38,14 @@ def check(training: Training) -> list[str]:
 class ChanceWatch:
     """Tells once, early in a training, that the network does no better than guessing.
 
-    It looks when ``FIRST_LOOK`` seconds have passed, and at the end of each epoch until the network
-    has been better than always guessing the commonest class for once.
+    It looks when ``FIRST_LOOK`` seconds have passed and at the end of each epoch, until the network
+    was better than always guessing the commonest class, or the warning is given.
     """
 
     def __init__(self, majority: float) -> None:
         self._majority = majority
         self._look_at = time.monotonic() + FIRST_LOOK
-        self._learns = False
+        self._watching = True
 
     def during(self, position: Position) -> str | None:
         """A warning where there is cause for one, some time into the first epoch."""
@@ -60,9 +60,11 @@ class ChanceWatch:
 
     def _warning(self, accuracy: float, images: int, split: str) -> str | None:
         spread = Z * math.sqrt(self._majority * (1 - self._majority) / images)
-        self._learns = self._learns or accuracy > self._majority + spread
-        if self._learns:
+        learns = accuracy > self._majority + spread
+        if learns or not self._watching:
+            self._watching = False
             return None
+        self._watching = False
         return (
             f"the network is right for {accuracy:.1%} of {images:,} {split} images; always "
             f"guessing the commonest class is for {self._majority:.1%}: it is not learning yet. "

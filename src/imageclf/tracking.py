@@ -39,7 +39,7 @@ QUIET = {
 # And these, in seconds and times, at each request.
 PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 HASTY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-LOCK_WAIT_S = 30
+LOCK_WAIT_S = 120
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LONGEST_DIGEST = 36  # of a data set that MLflow takes
 MOST_POINTS = 1000  # that MLflow takes at once
@@ -64,6 +64,7 @@ class Registration:
     run_name: str
     version: str
     decision: Decision
+    aliases: list[str]
 
 
 def project_root() -> Path:
@@ -100,8 +101,8 @@ def synchronise(
         run = store.run(description, points, training=False)
         run.write(*items)
         run.settle(restored)
-        version, decision = store.register(run.info, model, candidate)
-        return Registration(shown(store.uri), run.name, version, decision)
+        version, decision, aliases = store.register(run.info, model, candidate)
+        return Registration(shown(store.uri), run.name, version, decision, aliases)
 
 
 def report(description: RunDescription, items: Iterable[Metrics | End]) -> None:
@@ -277,29 +278,40 @@ class _Store:
             run.describe(description, training)
         return run
 
-    def register(self, run: Any, model: Model, candidate: Candidate) -> tuple[str, Decision]:
-        """The version of a model, made once of a run's info, and the decision of the gate."""
+    def register(
+        self, run: Any, model: Model, candidate: Candidate
+    ) -> tuple[str, Decision, list[str]]:
+        """The version of a model, made once, the decision of the gate, and the version's aliases.
+
+        A version keeps the tag of its first decision until it is promoted: what made it the
+        champion then is not undone by what is the champion now.
+        """
         client, name = self.client, model.name
         with self.lock():
-            version = self._version(run, model, candidate)
+            version = self._version(model, candidate)
+            aliases = [] if version else ["challenger"]
+            version = version or self._log_model(run, model, candidate)
             holder = client.get_registered_model(name).aliases.get("champion")
             champion = holder and Scored.from_tags(client.get_model_version(name, holder).tags)
             decision = decide(candidate, champion)
-            for tag, value in (candidate.tags() | {"promotion": str(decision)}).items():
-                client.set_model_version_tag(name, version, tag, value)
-            for alias in ["challenger"] + ["champion"] * decision.promoted:
+            decided = "promotion" in client.get_model_version(name, version).tags
+            promoted = decision.promoted and version != holder
+            if promoted or not decided:
+                client.set_model_version_tag(name, version, "promotion", str(decision))
+            for alias in aliases + ["champion"] * promoted:
                 client.set_registered_model_alias(name, alias, version)
-        return version, decision
+            aliases = client.get_model_version(name, version).aliases
+        return version, decision, sorted(aliases)
 
-    def _version(self, run: Any, model: Model, candidate: Candidate) -> str:
+    def _version(self, model: Model, candidate: Candidate) -> str | None:
         tags = {"fingerprint": candidate.fingerprint, "sha256": candidate.sha256}
         wanted = " AND ".join(f"tags.{tag} = '{value}'" for tag, value in tags.items())
         for version in self.client.search_model_versions(wanted):
             if version.name == model.name:
                 return str(version.version)
-        return self._log_model(run, model, tags)
+        return None
 
-    def _log_model(self, run: Any, model: Model, tags: dict[str, str]) -> str:
+    def _log_model(self, run: Any, model: Model, candidate: Candidate) -> str:
         import onnx
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
@@ -313,16 +325,16 @@ class _Store:
                 onnx.load(model.path),
                 name="model",
                 run_id=run.run_id,
-                registered_model_name=model.name,
                 signature=ModelSignature(Schema([images]), Schema([classes])),
                 input_example=model.example,
                 pip_requirements=[f"{name}=={installed_version(name)}" for name in SERVED_WITH],
                 onnx_execution_providers=["CPUExecutionProvider"],
                 save_as_external_data=False,
-                metadata={"class_names": model.class_names} | tags,
-                tags=tags,
+                metadata={"class_names": model.class_names, "fingerprint": candidate.fingerprint},
             )
-        return str(logged.registered_model_version)
+            # Its tags come with the version, so that it is found again from the start.
+            version = mlflow.register_model(logged.model_uri, model.name, tags=candidate.tags())
+        return str(version.version)
 
     def _experiment_id(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)

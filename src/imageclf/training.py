@@ -263,7 +263,9 @@ def _sums(output: Tensor, labels: Tensor, mean_loss: Tensor) -> Tensor:
 
 
 def _batches(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Slices of images and labels, in order; the last one may be shorter."""
+    """Slices of images and labels, in order; the last one may be shorter, none is empty."""
+    if not len(labels):  # torch splits nothing into one slice of nothing
+        return iter(())
     return zip(images.split(size), labels.split(size), strict=True)
 
 

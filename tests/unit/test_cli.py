@@ -15,7 +15,7 @@ from PIL import Image
 from imageclf.cli import FIGURE_ROWS, main
 from imageclf.plots import image_with_probabilities
 from imageclf.prediction import likeliest, load_exported
-from support import ROOT
+from support import ROOT, learnable_split
 
 BIN = Path(sys.executable).parent
 Run = Callable[..., Result]
@@ -225,6 +225,45 @@ def test_use_refuses_in_one_line(run: Run) -> None:
     assert "params.yaml is missing" in refused(run("use", "digits_mlp"))
 
 
+@pytest.fixture
+def prepared(run: Run) -> None:
+    """The default place of the prepared data, with 40 train images of 8 x 8 in classes a to d."""
+    shutil.copy(ROOT / "params.yaml", ".")
+    folder = Path("data/prepared")
+    folder.mkdir(parents=True)
+    train = learnable_split(40, seed=0)
+    np.save(folder / "train.images.npy", train.images)
+    np.save(folder / "train.labels.npy", train.labels)
+    (folder / "classes.json").write_text('["a", "b", "c", "d"]')
+
+
+def test_show_draws_train_images_above_what_the_network_sees(run: Run, prepared: None) -> None:
+    result = run("show", "--count", "3")
+    assert (result.exit_code, result.stdout) == (0, "picture: show.png\n")
+    plain = Path("show.png").read_bytes()
+    with Image.open("show.png") as picture:
+        assert picture.height == pytest.approx(3.6 * 120, abs=2)
+        assert picture.width == pytest.approx(4.8 * 120, abs=2)
+    run("show", "--count", "3")
+    assert Path("show.png").read_bytes() == plain
+    params = Path("params.yaml").read_text()
+    for before, after in [("seed: 1 ", "seed: 2 "), ("  shift: 0", "  shift: 2")]:
+        assert before in params
+        Path("params.yaml").write_text(params.replace(before, after))
+        assert run("show", "--count", "3", "--output", "out/other.png").exit_code == 0
+        assert Path("out/other.png").read_bytes() != plain
+
+
+def test_what_show_refuses(run: Run) -> None:
+    assert refused(run("show", "--output", "a.jpg")).endswith("so name it a.png")
+    assert "params.yaml is missing" in refused(run("show"))
+    shutil.copy(ROOT / "params.yaml", ".")
+    message = refused(run("show"))
+    assert message.startswith("data/prepared: the train split is unreadable")
+    assert message.endswith("run `dvc repro`")
+    assert not Path("show.png").exists()
+
+
 def test_summary_shows_the_figures_and_where_everything_is(run: Run, model: Path) -> None:
     metrics = {
         "accuracy": 0.8757,
@@ -261,7 +300,7 @@ def test_summary_before_the_first_run(run: Run) -> None:
     assert refused(run("summary")) == message
 
 
-@pytest.mark.parametrize("command", ["predict", "use", "summary"])
+@pytest.mark.parametrize("command", ["predict", "use", "show", "summary"])
 def test_help_has_examples(run: Run, command: str) -> None:
     overview = run("--help")
     assert overview.exit_code == 0
@@ -288,7 +327,7 @@ def test_ctrl_c_stops_at_once_with_130(run: Run, model: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         # A shell's background job ignores Ctrl-C, and so would what it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     with process:
         assert process.stdout

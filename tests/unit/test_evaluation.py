@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, log_loss
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 from sklearn.metrics import confusion_matrix as reference_confusion
 
 from imageclf.classifier import Classifier
@@ -40,11 +41,15 @@ def test_figures_agree_with_scikit_learn_and_the_formulas(predictions: Predictio
 
 def test_the_low_end_is_that_of_the_wilson_interval(predictions: Predictions) -> None:
     figures = metrics(predictions, predictions.labels, top_k=1)
-    # Wilson (1927): centre and half-width of the score interval, z for 99 % on two sides.
-    z, n, p = 2.5758293035489, 400, figures["accuracy"]
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    assert figures["accuracy_low"] == pytest.approx(centre - half, abs=1e-4)
+    interval = binomtest(round(400 * figures["accuracy"]), 400).proportion_ci(0.99, "wilson")
+    assert figures["accuracy_low"] == pytest.approx(interval.low, abs=1e-4)
+
+
+def test_each_class_has_the_figures_of_scikit_learn(predictions: Predictions) -> None:
+    table = per_class_table(predictions, [*"abcde"])
+    expected = precision_recall_fscore_support(predictions.labels, predictions.predicted)
+    for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        assert table[name].tolist() == pytest.approx(values, abs=1e-4)
 
 
 def test_confusion_counts_by_true_row_and_predicted_column(predictions: Predictions) -> None:

@@ -9,6 +9,7 @@ from support import make_params
 PIPELINE = """
 stages:
   train:
+    cmd: python train.py
     params: [seed, train.learning_rate]
     deps: [data, code.py]
 """
@@ -32,6 +33,8 @@ def test_it_covers_parameters_data_and_code() -> None:
         assert fingerprint(make_params()) != base
         Path(name).write_text(before)
     assert fingerprint(make_params()) == base
+    Path("dvc.yaml").write_text(PIPELINE.replace("train.py", "other.py"))
+    assert fingerprint(make_params()) != base
 
 
 def test_it_ignores_what_the_stage_does_not_use() -> None:

@@ -49,7 +49,11 @@ def test_params_are_frozen() -> None:
             {"transform__val_fraction": 0.5, "transform__test_fraction": 0.5},
             "leave no image to train on",
         ),
-        ({"runtime__device": "gpu"}, "runtime.device: .* pattern"),
+        (
+            {"runtime__device": "gpu"},
+            "runtime.device: use auto, cpu, mps, cuda or cuda:1, not 'gpu'",
+        ),
+        ({"evaluate__top_k": 10}, "evaluate.top_k: 10 is no less than 10 classes"),
         ({"register__name": "a/b"}, "register.name: .* pattern"),
     ],
 )

@@ -49,13 +49,19 @@ def test_equal_figures_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_pairs_stand_one_above_the_other() -> None:
-    originals = np.zeros((3, 4, 4), dtype=np.uint8)
-    seen = np.full((3, 4, 4, 1), 9, dtype=np.uint8)
-    figure = plots.pairs(originals, seen, ["cat", "dog", "eel"])
-    upper, lower = figure.axes[:3], figure.axes[3:]
-    assert [axis.get_title() for axis in upper] == ["cat", "dog", "eel"]
+    originals = np.zeros((10, 4, 4), dtype=np.uint8)
+    seen = np.full((10, 4, 4, 1), 9, dtype=np.uint8)
+    names, captions = [*"abcdefgh$_"], [f"100% {name}" for name in "ABCDEFGHIJ"]
+    figure = plots.pairs(originals, seen, names, captions)
+    figure.canvas.draw()
+    assert len(figure.axes) == 32
+    upper = [*figure.axes[:8], *figure.axes[16:18]]
+    lower = [*figure.axes[8:16], *figure.axes[24:26]]
+    assert [axis.get_title() for axis in upper] == names
+    assert [axis.get_xlabel() for axis in lower] == captions
     assert all(axis.images[0].get_array().max() == 0 for axis in upper)
     assert all(axis.images[0].get_array().min() == 9 for axis in lower)
+    assert not any(axis.images for axis in [*figure.axes[18:24], *figure.axes[26:]])
 
 
 def test_histograms_count_every_weight() -> None:

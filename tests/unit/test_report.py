@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +65,13 @@ def test_what_the_network_saw_and_became_is_drawn(tmp_path: Path) -> None:
     first = epoch_order(40, params.seed, epoch=1)[:4]
     titles = [axis.get_title() for axis in figure.axes[:4]]
     assert titles == ["abcd"[label] for label in train.labels[first]]
+    assert {axis.get_xlabel() for axis in figure.axes} == {""}
+
+
+def test_what_was_mixed_is_told_below_the_image() -> None:
+    params = make_params(augment__mixup=1.0, transform__image_size=8)
+    figure = seen_images(params, learnable_split(40, seed=0), [*"abcd"], 8)
+    captions = [axis.get_xlabel() for axis in figure.axes[8:]]
+    mixed = [caption for caption in captions if caption]
+    assert len(mixed) >= 2
+    assert all(re.fullmatch(r"\d+% [a-d]\n\d+% [a-d]", caption) for caption in mixed)

@@ -154,6 +154,27 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_by_bit(
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("changes", [{}, BUSY], ids=["plain", "busy"])
+def test_a_resume_after_the_last_step_of_an_epoch_begins_with_validation(
+    changes: dict[str, Any],
+) -> None:
+    params = small(train__batch_size=4, **changes)
+    whole = training(params)
+    saved = []
+
+    def save_at_the_end(position: Position) -> None:
+        if position.images == len(TRAIN):
+            saved.append(round_trip(whole.state()))
+
+    expected = losses(list(whole.run(save_at_the_end)))
+    assert len(saved) == params.train.epochs
+    for state in saved:
+        resumed = training(params)
+        resumed.restore(state)
+        list(resumed.run())
+        assert losses(resumed.history) == expected
+
+
 class StopError(Exception):
     """Ends a training in the middle."""
 

@@ -1,0 +1,105 @@
+"""A copy of the project in a folder of its own, to run commands in as a user would."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from imageclf.params import read_yaml
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+STAGES = ("fetch", "transform", "train", "evaluate", "export", "register")
+
+
+class Project:
+    """A copy of the project under git, with a fresh tracking store and an empty cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = self.run("git", "ls-files", "--cached", "--others", "--exclude-standard", at=ROOT)
+        for name in names.splitlines():
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        self.run("git", "init", "--quiet")
+        self.run("imageclf", "use", "digits_mlp")
+        self.commit("start")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """This process's, with the environment's programs first and no server configured."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        site_cache = str(self.folder / ".dvc/site")
+        return kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "DVC_SITE_CACHE_DIR": site_cache}
+
+    def run(self, *command: str, at: Path | None = None, check: bool = True) -> str:
+        """The output of a command; a failure shows it."""
+        environment = self.environment
+        done = subprocess.run(
+            command,
+            check=False,
+            cwd=at or self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start a command in a process group of its own, its output thrown away."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def commit(self, message: str) -> None:
+        """Everything that git does not ignore."""
+        self.run("git", "add", "--all")
+        identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+        self.run("git", *identity, "commit", "--quiet", "--message", message)
+
+    def repro(self, *arguments: str) -> list[str]:
+        """The stages that `dvc repro` really ran."""
+        output = self.run("dvc", "repro", *arguments)
+        return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
+
+    def set(self, path: str, value: str) -> None:
+        """Change a parameter as a user would: in the file, by hand."""
+        section, key = path.split(".")
+        lines = (self.folder / "params.yaml").read_text().splitlines()
+        inside = False
+        for number, line in enumerate(lines):
+            inside = line.startswith(f"{section}:") or (inside and line.startswith((" ", "#")))
+            if inside and line.strip().startswith(f"{key}:"):
+                lines[number] = f"  {key}: {value}"
+        (self.folder / "params.yaml").write_text("\n".join(lines) + "\n")
+
+    def md5s(self) -> dict[str, str]:
+        """The md5 of every out in dvc.lock."""
+        stages: dict[str, Any] = read_yaml(self.folder / "dvc.lock")["stages"]
+        return {
+            out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])
+        }
+
+    def runs(self) -> list[Any]:
+        """Every run in the project's own tracking store."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return list(client.search_runs(experiments))
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process that ``Project.start`` started, and all its group, without a warning."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

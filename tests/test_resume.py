@@ -1,0 +1,51 @@
+"""Killed with kill -9 and started again, a training ends in the same bytes."""
+
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from interruptions import BY_TIME, Baseline, Seen, interrupt, kill_at, prepare, undisturbed
+from project import Project
+
+from imageclf.files import sha256_file
+
+TRAIN = ("env", "PYTHONPATH=src", sys.executable, "stages/train.py")
+
+
+def digests(project: Project) -> dict[str, str]:
+    """The sha256 of every file that the train stage writes."""
+    files = sorted((project.folder / "models/classifier").iterdir())
+    files.append(project.folder / "reports/history.csv")
+    return {path.name: sha256_file(path) for path in files}
+
+
+def test_one_kill_within_an_epoch(tmp_path: Path, migrated: Path) -> None:
+    project = Project(tmp_path)
+    shutil.copy(migrated, tmp_path)
+    project.set("train.epochs", "3")
+    project.set("train.batch_size", "13")
+    project.set("runtime.checkpoint_minutes", "0.0001")
+    for stage in ("fetch", "transform"):
+        project.run("env", "PYTHONPATH=src", sys.executable, f"stages/{stage}.py")
+    project.run(*TRAIN)
+    expected = digests(project)
+    within = Seen(writing=False, epochs=1, steps=50, steps_per_epoch=100)
+    assert kill_at(project, TRAIN, lambda seen: seen == within)
+    assert "resuming in epoch 2, after 650 images" in project.run(*TRAIN)
+    assert digests(project) == expected
+    assert not list((project.folder / ".checkpoints").glob("*/*.pt*"))
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Baseline]:
+    """A project, and what a training that nobody disturbed made in it."""
+    project = prepare(tmp_path_factory.mktemp("project"))
+    return project, undisturbed(project)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["checkpoint write", "between epochs", BY_TIME])
+def test_dvc_repro_after_a_kill(interrupted: tuple[Project, Baseline], moment: str) -> None:
+    assert interrupt(*interrupted, moment, random.Random(1))
