@@ -4,6 +4,7 @@ They live outside every DVC out, because DVC deletes outs before it runs a stage
 fingerprint of the model, so that one can never be mistaken for another's.
 """
 
+import pickle
 import shutil
 import time
 from pathlib import Path
@@ -41,7 +42,7 @@ class Checkpoints:
             return None
         try:
             state: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
-        except Exception as error:
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise UserError(
                 f"{self._path} is unreadable ({type(error).__name__}): delete it to start anew"
             ) from error
