@@ -171,13 +171,17 @@ def first_filters(weight: NDArray[np.float32], image_shape: Sequence[int]) -> Fi
     filters = weight[:64].mean(axis=1)
     columns = min(16, len(filters))
     rows = -(-len(filters) // columns)
-    figure = Figure(figsize=(0.7 * columns, 0.7 * rows + 0.3), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, picture in zip(axes, filters, strict=False):
+    height, width = filters.shape[1] + 1, filters.shape[2] + 1
+    # One picture of all is drawn in a tenth of the time that one of each takes.
+    mosaic = np.full((rows * height - 1, columns * width - 1), np.nan, dtype=np.float32)
+    for place, picture in enumerate(filters):
+        top, left = place // columns * height, place % columns * width
         reach = np.abs(picture).max() or 1.0
-        axis.imshow(picture, cmap="RdBu", vmin=-reach, vmax=reach)
+        mosaic[top : top + height - 1, left : left + width - 1] = picture / reach
+    figure = Figure(figsize=(0.7 * columns, 0.7 * rows + 0.3), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(mosaic, cmap="RdBu", vmin=-1, vmax=1)
+    axes.set_axis_off()
     figure.suptitle("First layer: red is negative, blue positive", fontsize=9)
     return figure
 

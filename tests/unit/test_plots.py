@@ -71,9 +71,11 @@ def test_histograms_count_every_weight() -> None:
     assert sum(patch.get_height() for patch in axis.patches) == 12
 
 
-@pytest.mark.parametrize("weight", [np.arange(32.0).reshape(2, 16), np.ones((2, 3, 3, 3))])
-def test_filters_are_drawn_as_pictures(weight: np.ndarray) -> None:
-    figure = plots.first_filters(weight, (4, 4))
-    pictures = [axis.images[0].get_array() for axis in figure.axes]
+@pytest.mark.parametrize("weight", [np.arange(1.0, 33.0).reshape(2, 16), np.ones((2, 3, 3, 3))])
+def test_filters_stand_side_by_side_each_on_its_own_scale(weight: np.ndarray) -> None:
+    (axis,) = plots.first_filters(weight, (4, 4)).axes
+    mosaic = axis.images[0].get_array()
     side = 4 if weight.ndim == 2 else 3
-    assert [picture.shape for picture in pictures] == [(side, side)] * 2
+    assert mosaic.shape == (side, 2 * side + 1)
+    assert np.ma.getmaskarray(mosaic)[:, side].all()
+    assert [mosaic[:, :side].max(), mosaic[:, side + 1 :].max()] == [1, 1]
