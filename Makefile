@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_LOGGING_LEVEL := WARNING
 export DO_NOT_TRACK := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
@@ -11,9 +12,9 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST) | column -t -s ':'
 
-## setup: make the environment in .venv (Python 3.11 or newer; about 6 GB)
+## setup: make the environment in .venv (Python 3.11 or newer; about 6 GB) and MLflow's database
 .PHONY: setup
-setup: .venv/installed
+setup: .venv/installed mlflow.db
 
 .venv/installed: requirements.lock pyproject.toml
 	@echo "setting up .venv (about 6 GB, once)"
@@ -21,6 +22,11 @@ setup: .venv/installed
 	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
+
+# Its migrations take several seconds, which the first training need not wait for.
+mlflow.db: | .venv/installed
+	@echo "making the database of MLflow"
+	@$(BIN)/python -c "import mlflow; mlflow.MlflowClient('sqlite:///$(CURDIR)/$@').search_experiments()"
 
 ## run: the whole pipeline, then a summary of what came out
 .PHONY: run
