@@ -42,7 +42,7 @@ test: setup
 ## test-all: every test, those against real servers and data sets too
 .PHONY: test-all
 test-all: setup
-	@$(BIN)/pytest --quiet --numprocesses 2
+	@$(BIN)/pytest --quiet
 
 ## lint: format and style
 .PHONY: lint
