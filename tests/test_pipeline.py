@@ -155,14 +155,17 @@ def test_another_folder_gives_the_same_bytes_also_after_kills(
 
 
 def kill_during(project: Project, stage: str) -> None:
-    """Start `dvc repro`, and kill -9 all of it once the stage's script is at work."""
+    """Start `dvc repro`, and kill -9 all of it while the stage's script is at work.
+
+    Not later: DVC writes dvc.lock in place, and a kill in that moment leaves it torn.
+    """
     process = project.start("dvc", "repro")
     deadline = time.monotonic() + 120
     while not working_on(project, stage):
         assert process.poll() is None, f"dvc ended before {stage} was seen"
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(1)
+    time.sleep(0.3 if stage in {"fetch", "transform"} else 2)
     kill(process)
 
 

@@ -104,6 +104,8 @@ def train_badly(script: str, environment: dict[str, str]) -> subprocess.Popen[st
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell's background job ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))} | environment,
     )
 
