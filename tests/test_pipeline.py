@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-from project import STAGES, Project, kill
 
 from imageclf.files import read_json
 from imageclf.params import read_yaml
+from project import STAGES, Project, kill
 
 
 @pytest.fixture(scope="module")
