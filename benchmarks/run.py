@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import median
 
 import click
+
 from measuring import Measurement, measure
 from table import machine, table
 from workspace import PROJECT, prepare_interpreter, prepare_project, versions

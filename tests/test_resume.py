@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from interruptions import BY_TIME, Baseline, Seen, interrupt, kill_at, prepare, undisturbed
-from project import Project
 
 from imageclf.files import sha256_file
+from interruptions import BY_TIME, Baseline, Seen, interrupt, kill_at, prepare, undisturbed
+from project import Project
 
 TRAIN = ("env", "PYTHONPATH=src", sys.executable, "stages/train.py")
 
