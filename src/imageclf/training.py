@@ -153,13 +153,14 @@ class Training:
         for images, labels in _batches(self._images[order], self._labels[order], size):
             self._step(images, labels)
             if self._steps_done % STEPS_BETWEEN_REPORTS == 0:
-                _finite(self.position.train_loss, epoch + 1)
-                on_step(self.position)
+                position = self.position
+                _finite(position.train_loss, epoch + 1)
+                on_step(position)
         return len(order)
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         """One optimisation step on a batch of uint8 images."""
-        train, parameters = self.params.train, self.classifier.parameters()
+        train = self.params.train
         rate = learning_rate(train, self._steps_done, train.epochs * self.steps_per_epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -171,7 +172,7 @@ class Training:
         loss = self._loss(output.float(), target)
         loss.backward()
         if train.clip_gradient:
-            nn.utils.clip_grad_norm_(parameters, train.clip_gradient)
+            nn.utils.clip_grad_norm_(self.classifier.parameters(), train.clip_gradient)
         self._optimizer.step()
         if self._average:
             self._average.update_parameters(self.classifier)
