@@ -33,7 +33,7 @@ class Project:
     def environment(self) -> dict[str, str]:
         """This process's, with the environment's programs first and no server configured."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        site_cache = str(self.folder / ".dvc/site")
+        site_cache = str(self.folder / ".dvc/tmp/site")
         return kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "DVC_SITE_CACHE_DIR": site_cache}
 
     def run(self, *command: str, at: Path | None = None, check: bool = True) -> str:

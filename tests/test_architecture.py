@@ -11,19 +11,24 @@ from imageclf.params import known_keys, read_yaml
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "src/imageclf"
+EMPTY = LIBRARY / "__init__.py"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
     {"files", "params", "runtime", "images"},
     {"augment", "initialization", "losses", "optimization", "checkpoint"},
-    {"models", "datasets", "sources", "download", "debian", "fingerprint"},
+    {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin"},
     {"classifier"},
-    {"training", "prediction", "promotion", "recipes"},
-    {"evaluation", "exporting", "plots", "live", "sanity"},
+    {"training", "prediction", "promotion", "recipes", "journal"},
+    {"evaluation", "exporting", "plots", "live", "sanity", "snapshots"},
     {"report", "display", "tracking"},
+    {"publication"},
+    {"syncing"},
+    {"commands", "commands.sync", "commands.runs"},
     {"cli"},
 ]
-ONLY_IN = {"click": {"cli"}, "mlflow": {"tracking"}, "dvc": set()}
+CLICK = {"cli", "commands.sync", "commands.runs"}
+ONLY_IN = {"click": CLICK, "mlflow": {"tracking"}, "dvc": set()}
 
 
 @cache
@@ -40,9 +45,18 @@ def imported(path: Path) -> frozenset[str]:
 
 def project_files(path: Path) -> set[Path]:
     """The project's own files that ``path`` imports directly."""
-    candidates = {LIBRARY / f"{name.removeprefix('imageclf.')}.py" for name in imported(path)}
-    candidates |= {ROOT / f"stages/{name}.py" for name in imported(path)}
+    names = imported(path)
+    paths = {name.removeprefix("imageclf.").replace(".", "/") for name in names}
+    candidates = {LIBRARY / f"{each}.py" for each in paths}
+    candidates |= {LIBRARY / each / "__init__.py" for each in paths}
+    candidates |= {ROOT / f"stages/{name}.py" for name in names}
     return {file for file in candidates if file.exists()}
+
+
+def module_name(path: Path) -> str:
+    """As in an import, without the package: `commands.sync`."""
+    parts = path.relative_to(LIBRARY).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
 
 
 def needed(path: Path) -> set[str]:
@@ -74,13 +88,14 @@ def test_no_command_interpolates_a_parameter() -> None:
     }
 
 
-@pytest.mark.parametrize("path", sorted(LIBRARY.glob("[a-z]*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(set(LIBRARY.rglob("*.py")) - {EMPTY}), ids=module_name)
 def test_imports_run_one_way(path: Path) -> None:
-    layer = next(i for i, names in enumerate(LAYERS) if path.stem in names)
+    name = module_name(path)
+    layer = next(i for i, names in enumerate(LAYERS) if name in names)
     allowed = set().union(*LAYERS[: layer + 1])
-    assert {file.stem for file in project_files(path)} <= allowed
-    packages = {name.split(".")[0] for name in imported(path)}
-    assert not {name for name in packages & set(ONLY_IN) if path.stem not in ONLY_IN[name]}
+    assert {module_name(file) for file in project_files(path)} <= allowed
+    packages = {package.split(".")[0] for package in imported(path)}
+    assert not {each for each in packages & set(ONLY_IN) if name not in ONLY_IN[each]}
 
 
 @pytest.mark.parametrize("stage", ["fetch", "transform"])

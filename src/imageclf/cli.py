@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imageclf.commands import examples
+from imageclf.commands.runs import runs
+from imageclf.commands.sync import sync
 from imageclf.files import UserError, read_json
 
 if TYPE_CHECKING:
@@ -29,11 +32,6 @@ MANY = 100
 Classes = list[tuple[str, float]]
 
 
-def _examples(*lines: str) -> str:
-    """Lines that Click shows as they are, below the options."""
-    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
-
-
 class _Commands(click.Group):
     """A group whose errors that the user can mend are one line, with exit code 2."""
 
@@ -50,12 +48,13 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=_examples(
+    epilog=examples(
         "imageclf use                  list the recipes",
         "imageclf use digits_mlp       put one into params.yaml",
         "imageclf show                 what the network will see of the images",
         "dvc repro                     train, evaluate, export, register",
         "imageclf summary              what came out, and where it is",
+        "imageclf runs                 every training and what it reached",
         "imageclf predict photo.jpg    the classes of your own images",
     ),
 )
@@ -64,7 +63,7 @@ def main() -> None:
 
 
 @main.command(
-    epilog=_examples(
+    epilog=examples(
         "imageclf predict shoe.jpg --figure shoe.png",
         "imageclf predict photos/ --top-k 1",
         "imageclf predict photos/ --json > predictions.jsonl",
@@ -135,7 +134,7 @@ def predict(
         raise UserError(f"{len(unreadable)} of {len(paths)} images could not be read")
 
 
-@main.command(epilog=_examples("imageclf use", "imageclf use fashion_part5_dropout"))
+@main.command(epilog=examples("imageclf use", "imageclf use fashion_part5_dropout"))
 @click.argument("recipe", required=False)
 def use(recipe: str | None) -> None:
     """Put the settings of RECIPE into params.yaml, or list the recipes.
@@ -160,7 +159,7 @@ def use(recipe: str | None) -> None:
     click.echo("next: dvc repro")
 
 
-@main.command(epilog=_examples("imageclf show", "imageclf show --count 32 --output seen.png"))
+@main.command(epilog=examples("imageclf show", "imageclf show --count 32 --output seen.png"))
 @click.option(
     "--count",
     type=click.IntRange(1, MOST_SHOWN),
@@ -309,3 +308,7 @@ def _draw(drawn: "list[Prediction]", class_names: list[str], path: Path) -> None
     )
     save_figure(figure, path)
     click.echo(f"figure: {path}", err=True)
+
+
+main.add_command(runs)
+main.add_command(sync)

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -23,7 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imageclf.files import UserError
-from imageclf.live import Dataset, End, File, Item, Metrics, RunDescription, follow, now_ms
+from imageclf.journal import (
+    EXPERIMENT,
+    End,
+    Metrics,
+    RunDescription,
+    journals,
+    now_ms,
+    project_root,
+)
+from imageclf.live import Dataset, File, Item, Patch, follow
 from imageclf.promotion import Candidate, Decision, Scored, decide
 
 if TYPE_CHECKING:
@@ -43,7 +52,13 @@ LOCK_WAIT_S = 120
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LONGEST_DIGEST = 36  # of a data set that MLflow takes
 MOST_POINTS = 1000  # that MLflow takes at once
+COMMIT = "git_commit"  # a run's tags
+SNAPSHOT = "snapshot"
 SERVED_WITH = ("mlflow", "numpy", "onnx", "onnxruntime")
+
+
+class TrackingError(UserError):
+    """MLflow cannot be told or asked; the message says why, without credentials."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +82,22 @@ class Registration:
     aliases: list[str]
 
 
-def project_root() -> Path:
-    """The project's folder, also from within DVC's temporary experiment folders."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).absolute()
-
-
 def tracking_uri(root: Path) -> str:
     """Where the runs are: ``MLFLOW_TRACKING_URI``, or a database in the project's root."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run as MLflow shows it; ``started`` in milliseconds since 1970."""
+
+    name: str
+    experiment: str
+    status: str
+    started: int
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
 
 
 def synchronise(
@@ -83,6 +106,7 @@ def synchronise(
     model: Model,
     candidate: Candidate,
     restored: bool,
+    snapshot: str | None = None,
 ) -> Registration:
     """Make the run of a model, its version and its aliases agree with the files. Idempotent.
 
@@ -92,6 +116,8 @@ def synchronise(
         model: the exported file; the same one is registered once.
         candidate: the model's figures, for the gate.
         restored: the model was not trained in this folder but came from a cache.
+        snapshot: the digest of the files that all of this is from. It becomes a tag when MLflow
+            agrees with them in all.
 
     Raises:
         UserError: MLflow cannot be reached, refuses, or is not installed.
@@ -102,6 +128,8 @@ def synchronise(
         run.write(*items)
         run.settle(restored)
         version, decision, aliases = store.register(run.info, model, candidate)
+        if snapshot:
+            store.client.set_tag(run.info.run_id, SNAPSHOT, snapshot)
         return Registration(shown(store.uri), run.name, version, decision, aliases)
 
 
@@ -111,6 +139,40 @@ def report(description: RunDescription, items: Iterable[Metrics | End]) -> None:
         run = store.run(description, {}, training=True)
         for item in items:
             run.write(item)
+
+
+def list_runs() -> list[RunSummary]:
+    """Every run of a model that MLflow shows, newest first; raises as ``synchronise`` does."""
+    with _opened_store(PATIENT) as store:
+        names = {each.experiment_id: each.name for each in store.experiments()}
+        return [
+            RunSummary(
+                name=run.info.run_name,
+                experiment=names[run.info.experiment_id],
+                status=run.info.status,
+                started=run.info.start_time,
+                params=run.data.params,
+                metrics=run.data.metrics,
+                tags=run.data.tags,
+            )
+            for run in store.runs("tags.fingerprint LIKE '%'")
+        ]
+
+
+def end_abandoned() -> list[str]:
+    """End the runs that seem to go on, though the process that trained here has ended.
+
+    It may have been unable to tell MLflow, or have died with all the machine. Returns their names;
+    raises as ``synchronise`` does.
+    """
+    ended, known = [], {journal.fingerprint: journal for journal in journals()}
+    with _opened_store(PATIENT) as store:
+        for run in store.runs("attributes.status = 'RUNNING'"):
+            journal = known.get(run.data.tags.get("fingerprint", ""))
+            if journal and (end := journal.end()):
+                store.client.set_terminated(run.info.run_id, end.status, end.time)
+                ended.append(run.info.run_name)
+    return ended
 
 
 def download_model(uri: str) -> Path:
@@ -158,7 +220,7 @@ class _RunWriter:
 
         known = {} if training else self._data.tags
         origin = {name: tag for name, tag in description.origin.items() if name not in known}
-        if "DVC_EXP_NAME" in description.tags:
+        if EXPERIMENT in description.tags:
             self.name = description.name
         tags = description.tags | origin | {"mlflow.runName": self.name}
         params = description.params.items()
@@ -186,6 +248,8 @@ class _RunWriter:
             match item:
                 case Dataset():
                     self._write_dataset(item)
+                case Patch(commit=commit) if self._data.tags.get(COMMIT, commit) != commit:
+                    pass  # it was trained from another commit, and keeps that one's patch
                 case File(path, folder) if path.is_dir():
                     self._client.log_artifacts(run_id, str(path), folder)
                 case File(path, folder):
@@ -254,6 +318,15 @@ class _Store:
 
         mlflow.set_tracking_uri(self.uri)
         return mlflow
+
+    def experiments(self) -> list[Any]:
+        """Every experiment that was not deleted."""
+        return list(_pages(lambda token: self.client.search_experiments(page_token=token)))
+
+    def runs(self, wanted: str) -> Iterator["Run"]:
+        """The runs, not deleted, that a filter of MLflow's finds in all experiments."""
+        places = [each.experiment_id for each in self.experiments()]
+        return _pages(lambda token: self.client.search_runs(places, wanted, page_token=token))
 
     def run(self, description: RunDescription, points: Points, training: bool) -> _RunWriter:
         """The run of a fingerprint: found, made, or made anew where it contradicts the files.
@@ -351,13 +424,24 @@ class _Store:
     def _replace(self, old: Any, writer: _RunWriter, points: Points) -> _RunWriter:
         info = old.info
         self.client.delete_run(info.run_id)
-        new = self.client.create_run(info.experiment_id, info.start_time, old.data.tags)
+        tags = {name: tag for name, tag in old.data.tags.items() if name != SNAPSHOT}
+        new = self.client.create_run(info.experiment_id, info.start_time, tags)
         run = _RunWriter(self.client, new)
         run.write_points(point for place, point in writer.points.items() if place not in points)
         self.client.log_outputs(run.info.run_id, old.outputs.model_outputs)
         if info.end_time:
             run.write(End(info.status, info.end_time))
         return _RunWriter(self.client, self.client.get_run(new.info.run_id))
+
+
+def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    """All that MLflow gives page by page."""
+    token = None
+    while True:
+        page = ask(token)
+        yield from page
+        if not (token := page.token):
+            return
 
 
 @contextmanager
@@ -374,7 +458,7 @@ def _opened_store(settings: dict[str, str]) -> Iterator[_Store]:
         reason = _plain_words(error, shown(uri))
         if reason is None:
             raise
-        raise UserError(reason) from None
+        raise TrackingError(reason) from None
 
 
 def _plain_words(error: Exception, store: str) -> str | None:

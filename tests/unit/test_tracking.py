@@ -11,13 +11,13 @@ import pytest
 from mlflow import MlflowClient
 
 from imageclf.files import UserError, sha256_file
-from imageclf.live import Dataset, End, File, Item, Metrics, RunDescription, describe_run
+from imageclf.journal import End, Metrics, RunDescription, project_root
+from imageclf.live import Dataset, File, Item, describe_run
 from imageclf.promotion import Candidate
 from imageclf.tracking import (
     Model,
     Registration,
     download_model,
-    project_root,
     report,
     shown,
     synchronise,
