@@ -100,11 +100,11 @@ class Record:
 
 
 class Journal:
-    """The journal of one fingerprint."""
+    """The journal of one fingerprint, in the project of the current folder or another."""
 
-    def __init__(self, fingerprint: str) -> None:
+    def __init__(self, fingerprint: str, root: Path | None = None) -> None:
         self.fingerprint = fingerprint
-        self.folder = project_root() / JOURNAL / fingerprint
+        self.folder = (root or project_root()) / JOURNAL / fingerprint
         self.patch = self.folder / "changes.patch"
         self._origin, self._points = self.folder / "origin.json", self.folder / "points.jsonl"
 

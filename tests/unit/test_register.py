@@ -91,7 +91,7 @@ def test_the_register_stage_fills_the_gap_of_a_training_in_this_folder(files: Pr
     assert "restored_from_cache" not in run.data.tags
     assert run.info.start_time == 500
     assert files.history("seconds") == [(1, 3.5, 700)]
-    assert [time for _, _, time in files.history("train_loss")][0] == 700
+    assert next(time for _, _, time in files.history("train_loss")) == 700
 
 
 @pytest.mark.slow
