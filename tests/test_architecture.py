@@ -18,7 +18,7 @@ LAYERS = [
     {"augment", "initialization", "losses", "optimization", "checkpoint"},
     {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin"},
     {"classifier"},
-    {"training", "prediction", "promotion", "recipes", "journal"},
+    {"training", "prediction", "promotion", "recipes", "journal", "preview"},
     {"evaluation", "exporting", "plots", "live", "sanity", "snapshots"},
     {"report", "display", "tracking"},
     {"publication"},
