@@ -11,13 +11,15 @@ import pytest
 from mlflow import MlflowClient
 
 from imageclf.files import UserError, sha256_file
-from imageclf.journal import End, Metrics, RunDescription, project_root
-from imageclf.live import Dataset, File, Item, describe_run
+from imageclf.journal import End, Journal, Metrics, RunDescription, project_root
+from imageclf.live import Dataset, File, Item, Patch, describe_run
 from imageclf.promotion import Candidate
 from imageclf.tracking import (
     Model,
     Registration,
     download_model,
+    end_abandoned,
+    list_runs,
     report,
     shown,
     synchronise,
@@ -52,6 +54,7 @@ class Project:
         items: list[Item] | None = None,
         name: str = "digits",
         restored: bool = False,
+        snapshot: str | None = None,
         **figures: Any,
     ) -> Registration:
         tested = Metrics(0, {"test_accuracy": figures.get("accuracy", 0.9)}, 5000)
@@ -71,6 +74,7 @@ class Project:
             Model(name, self.onnx, example, ["a", "b", "c", "d"]),
             candidate,
             restored,
+            snapshot,
         )
 
     @property
@@ -224,6 +228,58 @@ def test_files_that_say_something_else_than_the_run_replace_it(files: Project) -
     report(described(), [epoch(1, loss=7.0), End("FINISHED", 3000)])
     files.synchronise()
     assert [value for _, value, _ in files.history("train_loss")] == [1, 1 / 2, 1 / 3]
+
+
+def test_the_snapshot_is_a_tag_only_when_all_agrees(files: Project) -> None:
+    files.synchronise(snapshot="1")
+    assert files.runs()[0].data.tags["snapshot"] == "1"
+    files.onnx = files.folder / "missing.onnx"
+    files.onnx.write_bytes(b"no model")
+    with pytest.raises(Exception, match="Error parsing message"):
+        files.synchronise(described(evaluate__top_k=5), snapshot="2")
+    assert "snapshot" not in files.runs()[0].data.tags
+
+
+def test_a_run_keeps_the_patch_of_its_own_commit(files: Project) -> None:
+    patch = files.folder / "changes.patch"
+    for commit in ("mine", "another"):
+        patch.write_text(commit)
+        origin = {"git_commit": commit}
+        files.synchronise(replace(described(), origin=origin), [Patch(patch, commit=commit)])
+    (run,) = files.runs()
+    assert run.data.tags["git_commit"] == "mine"
+    kept = files.folder / "mlartifacts" / run.info.run_id / "artifacts"
+    assert (kept / "changes.patch").read_text() == "mine"
+
+
+def test_only_what_nothing_trains_is_ended(files: Project) -> None:
+    stranger = replace(described(), fingerprint="e" * 64, tags={"fingerprint": "e" * 64})
+    report(stranger, [])
+    report(described(), [epoch(1)])
+    journal = Journal(FINGERPRINT)
+    with journal.training(described(), 0):
+        journal.say(epoch(1))
+        assert end_abandoned() == []
+    assert end_abandoned() == [described().name]
+    runs = {run.data.tags["fingerprint"]: run.info for run in files.runs()}
+    assert (runs[FINGERPRINT].status, runs[FINGERPRINT].end_time) == ("KILLED", 1001)
+    assert runs["e" * 64].status == "RUNNING"
+    assert end_abandoned() == []
+
+
+def test_every_run_is_listed_the_newest_first(files: Project) -> None:
+    assert list_runs() == []
+    for number in range(3):
+        fingerprint = str(number) * 64
+        tags = {"fingerprint": fingerprint}
+        description = replace(described(), fingerprint=fingerprint, tags=tags, started=number + 1)
+        report(replace(description, experiment=f"place {number % 2}"), [End("FAILED", 9)])
+    files.client.create_run("0")  # of something else
+    found = list_runs()
+    assert [run.started for run in found] == [3, 2, 1]
+    assert [run.experiment for run in found] == ["place 0", "place 1", "place 0"]
+    assert found[0].status == "FAILED"
+    assert found[0].params["train.learning_rate"] == "0.003"
 
 
 def test_a_dvc_experiment_names_the_run(files: Project, monkeypatch: pytest.MonkeyPatch) -> None:
