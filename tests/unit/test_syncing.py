@@ -1,15 +1,18 @@
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from test_live import the_run, train_badly, wait_for
 from test_tracking import FINGERPRINT, Project, described, epoch
 
 from imageclf.cli import main
 from imageclf.files import UserError
 from imageclf.journal import End, Journal
 from imageclf.syncing import Summary, sync
-from imageclf.tracking import report
+from imageclf.tracking import end_abandoned, report
 
 
 @pytest.fixture
@@ -64,3 +67,21 @@ def test_a_server_that_is_away_is_one_line(files: Project, monkeypatch: Any) -> 
     assert result.exit_code == 2
     reason = "the tracking server http://127.0.0.1:9 does not answer (Connection refused)"
     assert result.output == f"error: {reason}\n"
+
+
+@pytest.mark.slow
+def test_a_training_whose_machine_lost_power_is_ended(files: Project) -> None:
+    training = train_badly("print(reporting._child.pid, flush=True); time.sleep(60)", {})
+    try:
+        assert training.stdout
+        assert training.stdout.readline() == "started\n"
+        child = int(training.stdout.readline())
+        wait_for(lambda: bool((run := the_run(files.folder)) and run.data.metrics))
+        assert end_abandoned() == []
+        os.kill(child, signal.SIGKILL)
+    finally:
+        os.killpg(training.pid, signal.SIGKILL)
+        training.communicate()
+    assert the_run(files.folder).info.status == "RUNNING"
+    assert end_abandoned() == [described().name]
+    assert the_run(files.folder).info.status == "KILLED"
