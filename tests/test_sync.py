@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
 from imageclf.files import sha256_file
 from imageclf.journal import Journal
@@ -27,7 +26,7 @@ class Store:
     """All that MLflow's client tells of a project's runs and models."""
 
     def __init__(self, project: Project) -> None:
-        self.client = MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
+        self.client = project.client()
         self.runs = {run.data.tags["fingerprint"]: run for run in project.runs()}
         assert len(self.runs) == len(project.runs())
 
@@ -35,6 +34,7 @@ class Store:
         """Everything but the ids that MLflow draws; ``folder`` is for the artifacts."""
         shown = {fingerprint: self.run(run, folder) for fingerprint, run in self.runs.items()}
         (model,) = self.client.search_registered_models()
+        assert "champion" in model.aliases
         versions = sorted(self.client.search_model_versions(), key=lambda each: int(each.version))
         trained = {run.info.run_id: fingerprint for fingerprint, run in self.runs.items()}
         return shown | {

@@ -46,7 +46,6 @@ def sync(everything: bool, watch: Callable[[Sequence[Work]], Iterable[Work]]) ->
     runs = list_runs()
     published = {run.tags.get(SNAPSHOT) for run in runs if run.status == "FINISHED"}
     statuses = {(run.tags["fingerprint"], run.status) for run in runs}
-    # Failures first: each was followed by what succeeded, if that did.
     failures = _failures() if everything else []
     found = snapshots(everything)
     work: list[Work] = [
