@@ -7,7 +7,8 @@ from imageclf.files import UserError
 from imageclf.journal import Journal, Metrics, journals
 from imageclf.publication import publish
 from imageclf.snapshots import LOCK, Snapshot, snapshots
-from imageclf.tracking import SNAPSHOT, TrackingError, end_abandoned, list_runs, report
+from imageclf.store import TrackingError
+from imageclf.tracking import SNAPSHOT, end_abandoned, list_runs, report
 
 
 @dataclass
