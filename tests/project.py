@@ -3,8 +3,11 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +93,24 @@ class Project:
             out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])
         }
 
-    def runs(self) -> list[Any]:
-        """Every run in the project's own tracking store."""
+    def client(self) -> Any:
+        """A client of the project's own tracking store, as it is now.
+
+        It reads a copy, because MLflow keeps its connections, also to a file that was deleted.
+        """
         from mlflow import MlflowClient
 
-        client = MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+        copy = Path(tempfile.mkdtemp(dir=self.folder / ".dvc/tmp")) / "mlflow.db"
+        with (
+            closing(sqlite3.connect(self.folder / "mlflow.db")) as store,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            store.backup(target)
+        return MlflowClient(f"sqlite:///{copy}")
+
+    def runs(self) -> list[Any]:
+        """Every run in the project's own tracking store."""
+        client = self.client()
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         return list(client.search_runs(experiments))
 

@@ -19,14 +19,15 @@ LAYERS = [
     {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin"},
     {"classifier"},
     {"training", "prediction", "promotion", "recipes", "journal", "preview"},
-    {"evaluation", "exporting", "plots", "live", "sanity", "snapshots"},
+    {"evaluation", "exporting", "plots", "live", "sanity", "snapshots", "store"},
     {"report", "display", "tracking"},
+    {"registry"},
     {"publication"},
     {"syncing"},
     {"commands"},
     {"cli"},
 ]
-ONLY_IN = {"click": {"cli", "commands"}, "mlflow": {"tracking"}, "dvc": set()}
+ONLY_IN = {"click": {"cli", "commands"}, "mlflow": {"store", "tracking", "registry"}, "dvc": set()}
 
 
 @cache

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
 from imageclf.files import sha256_file
 from imageclf.journal import Journal
@@ -27,7 +26,7 @@ class Store:
     """All that MLflow's client tells of a project's runs and models."""
 
     def __init__(self, project: Project) -> None:
-        self.client = MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
+        self.client = project.client()
         self.runs = {run.data.tags["fingerprint"]: run for run in project.runs()}
         assert len(self.runs) == len(project.runs())
 
@@ -35,6 +34,7 @@ class Store:
         """Everything but the ids that MLflow draws; ``folder`` is for the artifacts."""
         shown = {fingerprint: self.run(run, folder) for fingerprint, run in self.runs.items()}
         (model,) = self.client.search_registered_models()
+        assert "champion" in model.aliases
         versions = sorted(self.client.search_model_versions(), key=lambda each: int(each.version))
         trained = {run.info.run_id: fingerprint for fingerprint, run in self.runs.items()}
         return shown | {
@@ -137,3 +137,41 @@ def test_a_wiped_store_comes_back_whole(trained: Project, tmp_path: Path) -> Non
     assert {key: run.to_dictionary() for key, run in Store(trained).runs.items()} == {
         key: run.to_dictionary() for key, run in store.runs.items()
     }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_commits_and_experiments_come_back_without_a_journal(trained: Project) -> None:
+    shutil.rmtree(trained.folder / ".imageclf")
+    (trained.folder / "mlflow.db").unlink()
+    before = trained.run("git", "status", "--porcelain")
+    output = trained.run("imageclf", "sync", "--all")
+    assert "0 runs in agreement, 3 brought up to date" in output
+    assert trained.run("git", "status", "--porcelain") == before
+    names = {rate: run.data.tags["DVC_EXP_NAME"] for rate, run in rates(trained).items()}
+    assert names == {"0.1": "again", "0.02": "aside", "0.03": "queued"}
+    for run in trained.runs():
+        params = trained.run("git", "show", f"{run.data.tags['git_commit']}:params.yaml")
+        assert f"learning_rate: {run.data.params['train.learning_rate']}" in params
+        assert run.data.tags["restored_from_cache"] == "true"
+        assert len(run.data.metrics) > len(SHOWN)
+    assert "3 runs in agreement, 0 brought up to date" in trained.run("imageclf", "sync", "--all")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_no_cache_has_is_skipped_until_a_remote_brings_it(
+    trained: Project, tmp_path: Path
+) -> None:
+    trained.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "remote"))
+    trained.run("dvc", "push")
+    lost = trained.md5s()["reports/metrics.json"]
+    (trained.folder / ".dvc/cache/files/md5" / lost[:2] / lost[2:]).unlink()
+    (tmp_path / "remote").rename(tmp_path / "elsewhere")
+    (trained.folder / "mlflow.db").unlink()
+    output = trained.run("imageclf", "sync", "--all")
+    reason = "the workspace: DVC's cache and remotes lack reports/metrics.json"
+    assert f"skipped: {reason}" in output
+    assert "0 runs in agreement, 2 brought up to date, 1 skipped" in output
+    (tmp_path / "elsewhere").rename(tmp_path / "remote")
+    assert "2 runs in agreement, 1 brought up to date" in trained.run("imageclf", "sync", "--all")

@@ -121,6 +121,9 @@ class Journal:
         self.patch = self.folder / "changes.patch"
         self._origin, self._points = self.folder / "origin.json", self.folder / "points.jsonl"
 
+    def __str__(self) -> str:
+        return f"the training {self.fingerprint[:8]}"
+
     @property
     def record(self) -> Record | None:
         """What is known of the run; None where nothing was trained or registered."""

@@ -12,8 +12,10 @@ from imageclf.live import Dataset, File, Item, Patch, describe_run
 from imageclf.origin import record_source
 from imageclf.params import Params, load_params, tracked_values
 from imageclf.promotion import Candidate
+from imageclf.registry import Model, Registration
+from imageclf.registry import register as register_model
 from imageclf.snapshots import LOCK, MODEL, PARAMS, Snapshot, checked_out, pipeline_files
-from imageclf.tracking import Model, Registration, end_abandoned, synchronise
+from imageclf.tracking import end_abandoned, synchronise, tag_snapshot
 
 PREPARED, REPORTS, EXPORTED = Path("data/prepared"), Path("reports"), Path("models/exported")
 HISTORY, METRICS, ONNX = REPORTS / "history.csv", REPORTS / "metrics.json", EXPORTED / "model.onnx"
@@ -107,7 +109,11 @@ class Outs:
             *self._files(record),
         ]
         candidate = self._candidate()
-        return synchronise(record.description, items, model, candidate, record.restored, digest)
+        run = synchronise(record.description, items, record.restored)
+        registration = register_model(run, model, candidate)
+        if digest:
+            tag_snapshot(run, digest)
+        return registration
 
     def _metrics(self, record: Record) -> Iterator[Metrics]:
         """What the files tell; from the journal when it was, and the speeds that no file tells."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +28,8 @@ MODEL = "models/classifier"
 # Its entry in dvc.lock is written after it ran, so MLflow and the journal get a dvc.lock without.
 REGISTER = "register"
 REGISTER_ENTRY = re.compile(rf"^  {REGISTER}:\n(?:    .*\n)*", re.MULTILINE)
+# The md5s of source files decide nothing here, and are most of what there is to parse.
+SOURCES = re.compile(r"^    - path: (?:src|stages)/.*\n(?:      .*\n)*", re.MULTILINE)
 # No stash, and nothing that DVC does only for a moment.
 REFS = ("HEAD", "--branches", "--tags", "--remotes", "--glob=refs/exps/[0-9a-f][0-9a-f]/*")
 EXPERIMENT_REF = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
@@ -52,10 +55,14 @@ class Snapshot:
     experiment: str | None = None
     record: Record | None = None
 
+    def __str__(self) -> str:
+        return self.label
+
     @cached_property
     def stages(self) -> dict[str, Any]:
         """What dvc.lock tells of each stage."""
-        stages: dict[str, Any] = (parse_yaml(self.files[LOCK], LOCK) or {}).get("stages", {})
+        lock = parse_yaml(SOURCES.sub("", self.files[LOCK]), LOCK) or {}
+        stages: dict[str, Any] = lock.get("stages", {})
         return stages
 
     @cached_property
@@ -91,7 +98,7 @@ class Snapshot:
             for path, value in stage.get("params", {}).get(PARAMS, {}).items():
                 if self.params.get(path) != value:
                     return f"{name} has not run yet with {path}: {self.params.get(path)}"
-            for dep in stage.get("deps", []):
+            for dep in stage.get("deps") or []:
                 if self.outs.get(dep["path"], dep.get("md5")) != dep.get("md5"):
                     return f"{name} has not run yet with the {dep['path']} that is there now"
         return None
@@ -149,8 +156,7 @@ def _from_journal() -> Iterator[Snapshot]:
     for journal in journals():
         record, files = journal.record, pipeline_files(journal.folder)
         if record and record.registered and len(files) == len(PIPELINE):
-            label = f"the training {journal.fingerprint[:8]}"
-            yield Snapshot(label, files, record.registered, record=record)
+            yield Snapshot(str(journal), files, record.registered, record=record)
 
 
 def _from_git() -> Iterator[Snapshot]:
@@ -188,15 +194,13 @@ def _lines(*arguments: str) -> list[str]:
 def _texts(names: Iterable[str]) -> Iterator[str | None]:
     """The text of each file that git holds under a name such as ``COMMIT:./dvc.lock``."""
     feed = "".join(f"{name}\n" for name in names).encode()
-    answer = git("cat-file", "--batch", feed=feed) or b""
-    while answer:
-        heading, _, answer = answer.partition(b"\n")
-        if heading.endswith(b" missing"):
+    answer = BytesIO(git("cat-file", "--batch", feed=feed) or b"")
+    while heading := answer.readline():
+        if heading.endswith(b" missing\n"):
             yield None
-            continue
-        size = int(heading.split()[-1])
-        yield answer[:size].decode()
-        answer = answer[size + 1 :]
+        else:
+            size = int(heading.split()[-1])
+            yield answer.read(size + 1)[:size].decode()
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from imageclf.files import UserError
 from imageclf.journal import Journal, Metrics, journals
 from imageclf.publication import publish
 from imageclf.snapshots import LOCK, Snapshot, snapshots
-from imageclf.tracking import SNAPSHOT, TrackingError, end_abandoned, list_runs, report
+from imageclf.store import TrackingError
+from imageclf.tracking import SNAPSHOT, end_abandoned, list_runs, report
 
 
 @dataclass
@@ -46,7 +47,6 @@ def sync(everything: bool, watch: Callable[[Sequence[Work]], Iterable[Work]]) ->
     runs = list_runs()
     published = {run.tags.get(SNAPSHOT) for run in runs if run.status == "FINISHED"}
     statuses = {(run.tags["fingerprint"], run.status) for run in runs}
-    # Failures first: each was followed by what succeeded, if that did.
     failures = _failures() if everything else []
     found = snapshots(everything)
     work: list[Work] = [

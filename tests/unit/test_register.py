@@ -107,3 +107,13 @@ def test_the_register_stage_does_not_wait_long(
     assert result.exit_code == 2
     place = address.replace("me:secret@", "")
     assert result.output == f"error: the tracking server {place} does not answer (timed out)\n"
+
+
+def test_the_snapshot_is_a_tag_only_when_all_agrees(files: Project) -> None:
+    write_files(files)
+    write_text(Path("dvc.lock"), "stages: {}\n")
+    Path("models/exported/model.onnx").write_bytes(b"no model")
+    assert "Error parsing message" in str(CliRunner().invoke(main).exception)
+    assert "snapshot" not in files.runs()[0].data.tags
+    assert run_stage(files).exit_code == 0
+    assert "snapshot" in files.runs()[0].data.tags

@@ -119,7 +119,7 @@ def _image_paths(names: Iterable[str]) -> Iterator[Path]:
 def _model_path(model: str) -> Path:
     if not model.startswith("models:/"):
         return Path(model)
-    from imageclf.tracking import download_model
+    from imageclf.registry import download_model
 
     return download_model(model)
 
