@@ -109,11 +109,16 @@ class Outs:
             *self._files(record),
         ]
         candidate = self._candidate()
-        run = synchronise(record.description, items, record.restored)
+        run = synchronise(record.description, items, record.restored, self._ended(record))
         registration = register_model(run, model, candidate)
         if digest:
             tag_snapshot(run, digest)
         return registration
+
+    def _ended(self, record: Record) -> int:
+        """When the training ended; of one elsewhere, when its model was registered here first."""
+        end = self.journal.end()
+        return end.time if end and end.status == "FINISHED" else record.registered or now_ms()
 
     def _metrics(self, record: Record) -> Iterator[Metrics]:
         """What the files tell; from the journal when it was, and the speeds that no file tells."""

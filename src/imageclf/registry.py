@@ -58,7 +58,7 @@ def register(run: "RunInfo", model: Model, candidate: Candidate) -> Registration
         champion = holder and Scored.from_tags(client.get_model_version(name, holder).tags)
         decision = decide(candidate, champion)
         decided = "promotion" in client.get_model_version(name, version).tags
-        promoted = decision.promoted and version != holder
+        promoted = decision.promoted and version != str(holder)  # MLflow gives a number here
         if promoted or not decided:
             client.set_model_version_tag(name, version, "promotion", str(decision))
         for alias in aliases + ["champion"] * promoted:

@@ -24,7 +24,6 @@ from imageclf.journal import (
     Metrics,
     RunDescription,
     journals,
-    now_ms,
 )
 from imageclf.live import Dataset, File, Item, Patch, follow
 from imageclf.store import HASTY, PATIENT, Store, opened_store, pages
@@ -51,13 +50,16 @@ class RunSummary:
     tags: dict[str, str]
 
 
-def synchronise(description: RunDescription, items: Sequence[Item], restored: bool) -> "RunInfo":
+def synchronise(
+    description: RunDescription, items: Sequence[Item], restored: bool, ended: int
+) -> "RunInfo":
     """Make the run of a model agree with the files. Idempotent.
 
     Args:
         description: of the run; what the training told of its origin stays.
         items: everything about the run that the files tell.
         restored: the model was not trained in this folder but came from a cache.
+        ended: when the training ended, in milliseconds since 1970, if MLflow does not know.
 
     Raises:
         UserError: MLflow cannot be reached, refuses, or is not installed.
@@ -66,7 +68,7 @@ def synchronise(description: RunDescription, items: Sequence[Item], restored: bo
         points = _points(item for item in items if isinstance(item, Metrics))
         run = _Runs(store).run(description, points, training=False)
         run.write(*items)
-        run.settle(restored)
+        run.settle(restored, ended)
         info: RunInfo = store.client.get_run(run.info.run_id).info
         return info
 
@@ -201,11 +203,11 @@ class _RunWriter:
             self._client.log_batch(self.info.run_id, metrics=chunk, synchronous=True)
             self.points |= {(point.key, point.step): point for point in chunk}
 
-    def settle(self, restored: bool) -> None:
+    def settle(self, restored: bool, ended: int) -> None:
         """End the run, which has everything now, and say whether its model came from a cache."""
         tag = "restored_from_cache"
         if self.info.status != "FINISHED":
-            self.write(End("FINISHED", now_ms()))
+            self.write(End("FINISHED", ended))
         if restored:
             self._client.set_tag(self.info.run_id, tag, "true")
         elif tag in self._data.tags:

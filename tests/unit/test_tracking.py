@@ -51,7 +51,7 @@ class Project:
     ) -> Any:
         tested = Metrics(0, {"test_accuracy": 0.9}, 5000)
         told = [*(epoch(number) for number in EPOCHS), tested, *(items or [])]
-        return synchronise(description or described(), told, restored)
+        return synchronise(description or described(), told, restored, ended=4000)
 
     @property
     def client(self) -> MlflowClient:
@@ -150,6 +150,13 @@ def test_the_run_keeps_the_time_at_which_its_training_ended(files: Project) -> N
     report(described(), [*map(epoch, EPOCHS), End("FINISHED", 3000)])
     files.synchronise()
     assert files.runs()[0].info.end_time == 3000
+
+
+def test_a_run_that_mlflow_never_saw_end_ends_when_its_training_did(files: Project) -> None:
+    report(described(), [*map(epoch, EPOCHS)])
+    files.synchronise()
+    (run,) = files.runs()
+    assert (run.info.status, run.info.end_time) == ("FINISHED", 4000)
 
 
 def test_a_restored_training_is_marked_until_it_is_trained_here(files: Project) -> None:
