@@ -6,6 +6,7 @@ import click
 
 from imageclf.commands import examples
 from imageclf.commands.predict import predict
+from imageclf.commands.promote import promote
 from imageclf.commands.runs import runs
 from imageclf.commands.show import show
 from imageclf.commands.summary import summary
@@ -44,5 +45,5 @@ def main() -> None:
     """Choose a recipe, train it with `dvc repro`, and use what came out."""
 
 
-for command in (use, show, summary, predict, runs, sync):
+for command in (use, show, summary, predict, runs, sync, promote):
     main.add_command(command)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from imageclf.classifier import Classifier, Description
 from imageclf.datasets import Pixels
-from imageclf.files import UserError
+from imageclf.files import UserError, sha256_file
 
 BATCHES = (1, 2, 7)
 ONNX_OPSET = 18
@@ -88,6 +88,7 @@ def parity(
             )
     return {
         "agree": True,
+        "sha256": {name: sha256_file(folder / name) for name in runners},
         "tolerance": tolerance,
         "batches": list(BATCHES),
         "largest_difference": {name: float(f"{value:.3g}") for name, value in largest.items()},
