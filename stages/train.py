@@ -95,7 +95,10 @@ def train(
     from imageclf.sanity import ChanceWatch
 
     watch = ChanceWatch(training.majority)
-    with LiveRun(run, runtime.device) as live, training_display(training) as display:
+    with (
+        LiveRun(run, runtime.device, len(training.history)) as live,
+        training_display(training) as display,
+    ):
 
         def on_step(position: "Position") -> None:
             display.position(position)

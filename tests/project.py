@@ -34,7 +34,7 @@ class Project:
     def environment(self) -> dict[str, str]:
         """This process's, with the environment's programs first and no other server configured."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        site_cache = str(self.folder / ".dvc/site")
+        site_cache = str(self.folder / ".dvc/tmp/site")
         path = f"{BIN}:{os.environ['PATH']}"
         return kept | self.server | {"PATH": path, "DVC_SITE_CACHE_DIR": site_cache}
 

@@ -14,7 +14,8 @@ import requests
 from imageclf.files import sha256_file
 from imageclf.live import describe_run
 from imageclf.promotion import Candidate
-from imageclf.tracking import Model, synchronise
+from imageclf.registry import Model, register
+from imageclf.tracking import synchronise
 from support import make_params
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (5, 8, 8)).astype(np.uint8)
@@ -28,13 +29,10 @@ Server = Callable[..., subprocess.Popen[bytes]]
 def registered(project: Path, onnx_file: Path) -> str:
     """The address of a registered model."""
     fingerprint, digests = "f" * 64, {"train": "1" * 64, "val": "2" * 64, "test": "3" * 64}
-    synchronise(
-        describe_run(make_params(), fingerprint, digests),
-        [],
-        Model("digits", onnx_file, IMAGES[:2], CLASS_NAMES),
-        Candidate(fingerprint, sha256_file(onnx_file), digests["test"], 0.9, 0.8, 0.1, True),
-        restored=False,
-    )
+    run = synchronise(describe_run(make_params(), fingerprint, digests), [], restored=False)
+    model = Model("digits", onnx_file, IMAGES[:2], CLASS_NAMES)
+    sha256 = sha256_file(onnx_file)
+    register(run, model, Candidate(fingerprint, sha256, digests["test"], 0.9, 0.8, 0.1, True))
     return "models:/digits@champion"
 
 

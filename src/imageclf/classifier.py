@@ -67,7 +67,7 @@ class Classifier(nn.Module):
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
         """The network's output for pixels (float32, N x C x H x W, 0 to 255)."""
-        result: Tensor = self.network(torch.addcmul(self.shift, pixels, self.scale))
+        result: Tensor = self.network(pixels * self.scale + self.shift)
         return result
 
     def probabilities(self, images: Tensor) -> Tensor:

@@ -231,17 +231,23 @@ def read_yaml(path: Path) -> Any:
     Raises:
         UserError: the file is missing or is not YAML.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
-        return YAML(typ="safe").load(path)
+        return parse_yaml(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: run this in the folder of the project, or restore it from git"
         ) from None
+
+
+def parse_yaml(text: str | bytes, source: str) -> Any:
+    """The plain Python values of YAML 1.2; ``source`` names it in the UserError for other text."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(text)
     except YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def check_params(values: Any, source: str) -> Params:

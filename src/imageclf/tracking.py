@@ -1,126 +1,118 @@
-"""MLflow: one writer of typed items, one run per fingerprint, one version per model.
+"""MLflow's runs: one writer of typed items, one run per fingerprint.
 
-The only module that imports mlflow. ``synchronise`` brings MLflow up to date from the files of a
-finished training, however often it is called. Run as a program, it is the child of
-``imageclf.live`` that reports a training while it goes on.
+``synchronise`` brings a run up to date from the files of a finished training, however often it is
+called. Run as a program, the module is the child of ``imageclf.live`` that reports a training while
+it goes on.
 """
 
 import json
-import logging
 import math
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
-from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from imageclf.files import UserError
-from imageclf.live import Dataset, End, File, Item, Metrics, RunDescription, follow, now_ms
-from imageclf.promotion import Candidate, Decision, Scored, decide
+from imageclf.journal import (
+    EXPERIMENT,
+    End,
+    Metrics,
+    RunDescription,
+    journals,
+    now_ms,
+)
+from imageclf.live import Dataset, File, Item, Patch, follow
+from imageclf.store import HASTY, PATIENT, Store, opened_store, pages
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Metric, Run, RunInfo
 
-# MLflow reads these when it is imported.
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password, if it has one
-}
-# And these, in seconds and times, at each request.
-PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-HASTY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-LOCK_WAIT_S = 120
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LONGEST_DIGEST = 36  # of a data set that MLflow takes
 MOST_POINTS = 1000  # that MLflow takes at once
-SERVED_WITH = ("mlflow", "numpy", "onnx", "onnxruntime")
+COMMIT = "git_commit"  # a run's tags
+SNAPSHOT = "snapshot"
 
 
 @dataclass(frozen=True)
-class Model:
-    """An ONNX file to register under a name, with two test images (uint8, 2 x H x W [x C])."""
+class RunSummary:
+    """A run as MLflow shows it; ``started`` in milliseconds since 1970."""
 
     name: str
-    path: Path
-    example: NDArray[np.uint8]
-    class_names: list[str]
+    experiment: str
+    status: str
+    started: int
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Registration:
-    """What ``synchronise`` left in MLflow; ``store`` is its address, without credentials."""
-
-    store: str
-    run_name: str
-    version: str
-    decision: Decision
-    aliases: list[str]
-
-
-def project_root() -> Path:
-    """The project's folder, also from within DVC's temporary experiment folders."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).absolute()
-
-
-def tracking_uri(root: Path) -> str:
-    """Where the runs are: ``MLFLOW_TRACKING_URI``, or a database in the project's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db"
-
-
-def synchronise(
-    description: RunDescription,
-    items: Sequence[Item],
-    model: Model,
-    candidate: Candidate,
-    restored: bool,
-) -> Registration:
-    """Make the run of a model, its version and its aliases agree with the files. Idempotent.
+def synchronise(description: RunDescription, items: Sequence[Item], restored: bool) -> "RunInfo":
+    """Make the run of a model agree with the files. Idempotent.
 
     Args:
         description: of the run; what the training told of its origin stays.
         items: everything about the run that the files tell.
-        model: the exported file; the same one is registered once.
-        candidate: the model's figures, for the gate.
         restored: the model was not trained in this folder but came from a cache.
 
     Raises:
         UserError: MLflow cannot be reached, refuses, or is not installed.
     """
-    with _opened_store(PATIENT) as store:
+    with opened_store(PATIENT) as store:
         points = _points(item for item in items if isinstance(item, Metrics))
-        run = store.run(description, points, training=False)
+        run = _Runs(store).run(description, points, training=False)
         run.write(*items)
         run.settle(restored)
-        version, decision, aliases = store.register(run.info, model, candidate)
-        return Registration(shown(store.uri), run.name, version, decision, aliases)
+        info: RunInfo = store.client.get_run(run.info.run_id).info
+        return info
+
+
+def tag_snapshot(run: "RunInfo", digest: str) -> None:
+    """Say that MLflow agrees with the files of a snapshot; raises as ``synchronise`` does."""
+    with opened_store(PATIENT) as store:
+        store.client.set_tag(run.run_id, SNAPSHOT, digest)
 
 
 def report(description: RunDescription, items: Iterable[Metrics | End]) -> None:
     """Write what a training says to its run as it comes; raises as ``synchronise`` does."""
-    with _opened_store(HASTY) as store:
-        run = store.run(description, {}, training=True)
+    with opened_store(HASTY) as store:
+        run = _Runs(store).run(description, {}, training=True)
         for item in items:
             run.write(item)
 
 
-def download_model(uri: str) -> Path:
-    """The folder with ``model.onnx`` of a registered model, such as ``models:/digits@champion``.
+def list_runs() -> list[RunSummary]:
+    """Every run of a model that MLflow shows, newest first; raises as ``synchronise`` does."""
+    with opened_store(PATIENT) as store:
+        names = {each.experiment_id: each.name for each in _Runs(store).experiments()}
+        return [
+            RunSummary(
+                name=run.info.run_name,
+                experiment=names[run.info.experiment_id],
+                status=run.info.status,
+                started=run.info.start_time,
+                params=run.data.params,
+                metrics=run.data.metrics,
+                tags=run.data.tags,
+            )
+            for run in _Runs(store).search("tags.fingerprint LIKE '%'")
+        ]
 
-    Raises:
-        UserError: there is no such model, or MLflow cannot be reached.
+
+def end_abandoned() -> list[str]:
+    """End the runs that seem to go on, though the process that trained here has ended.
+
+    It may have been unable to tell MLflow, or have died with all the machine. Returns their names;
+    raises as ``synchronise`` does.
     """
-    with _opened_store(PATIENT) as store:
-        return Path(store.fluent().artifacts.download_artifacts(artifact_uri=uri))
+    ended, known = [], {journal.fingerprint: journal for journal in journals()}
+    with opened_store(PATIENT) as store:
+        for run in _Runs(store).search("attributes.status = 'RUNNING'"):
+            journal = known.get(run.data.tags.get("fingerprint", ""))
+            if journal and (end := journal.end()):
+                store.client.set_terminated(run.info.run_id, end.status, end.time)
+                ended.append(run.info.run_name)
+    return ended
 
 
 # A number at its name and step.
@@ -158,7 +150,7 @@ class _RunWriter:
 
         known = {} if training else self._data.tags
         origin = {name: tag for name, tag in description.origin.items() if name not in known}
-        if "DVC_EXP_NAME" in description.tags:
+        if EXPERIMENT in description.tags:
             self.name = description.name
         tags = description.tags | origin | {"mlflow.runName": self.name}
         params = description.params.items()
@@ -186,6 +178,8 @@ class _RunWriter:
             match item:
                 case Dataset():
                     self._write_dataset(item)
+                case Patch(commit=commit) if self._data.tags.get(COMMIT, commit) != commit:
+                    pass  # it was trained from another commit, and keeps that one's patch
                 case File(path, folder) if path.is_dir():
                     self._client.log_artifacts(run_id, str(path), folder)
                 case File(path, folder):
@@ -222,38 +216,20 @@ class _RunWriter:
         self._client.log_inputs(self.info.run_id, [DatasetInput(entity, [context])])
 
 
-class _Store:
-    """A tracking store or server, with its registry of models."""
+class _Runs:
+    """The runs of a store."""
 
-    def __init__(self, root: Path, uri: str) -> None:
-        from mlflow import MlflowClient
-        from sqlalchemy import NullPool, create_engine
+    def __init__(self, store: Store) -> None:
+        self._store, self._client = store, store.client
 
-        self.root, self.uri = root, uri
-        self.is_database = uri.startswith(DATABASES)
-        with self.lock():
-            if self.is_database:  # or MLflow would try for 100 seconds to open a broken one
-                create_engine(uri, poolclass=NullPool).connect().close()
-            self.client: Any = MlflowClient(uri)
+    def experiments(self) -> list[Any]:
+        """Every experiment that was not deleted."""
+        return list(pages(lambda token: self._client.search_experiments(page_token=token)))
 
-    def lock(self) -> AbstractContextManager[object]:
-        """Keeps other processes of this machine away from a local database meanwhile.
-
-        Several migrating a fresh one would fail, and several looking for a run each make one.
-        """
-        from filelock import FileLock
-        from sqlalchemy import make_url
-
-        if not self.uri.startswith("sqlite"):
-            return nullcontext()
-        return FileLock(f"{make_url(self.uri).database}.lock", timeout=LOCK_WAIT_S)
-
-    def fluent(self) -> Any:
-        """The module mlflow itself, pointed at this store: some things only it can do."""
-        import mlflow
-
-        mlflow.set_tracking_uri(self.uri)
-        return mlflow
+    def search(self, wanted: str) -> Iterator["Run"]:
+        """The runs, not deleted, that a filter of MLflow's finds in all experiments."""
+        places = [each.experiment_id for each in self.experiments()]
+        return pages(lambda token: self._client.search_runs(places, wanted, page_token=token))
 
     def run(self, description: RunDescription, points: Points, training: bool) -> _RunWriter:
         """The run of a fingerprint: found, made, or made anew where it contradicts the files.
@@ -262,85 +238,29 @@ class _Store:
         the fingerprint was changed, or the model was trained again on other hardware, a new run
         takes over from the old one whatever the files do not tell.
         """
-        with self.lock():
+        with self._store.lock():
             experiment_id = self._experiment_id(description.experiment)
             wanted = f"tags.fingerprint = '{description.fingerprint}'"
-            found = self.client.search_runs([experiment_id], wanted, max_results=1)
+            found = self._client.search_runs([experiment_id], wanted, max_results=1)
             if found:
-                run = _RunWriter(self.client, found[0])
+                run = _RunWriter(self._client, found[0])
                 if run.contradicts(description.params, points):
                     run = self._replace(found[0], run, points)
             else:
                 started, name = description.started, description.name
                 tags = {"fingerprint": description.fingerprint}
-                new = self.client.create_run(experiment_id, started, tags, name)
-                run = _RunWriter(self.client, new)
+                new = self._client.create_run(experiment_id, started, tags, name)
+                run = _RunWriter(self._client, new)
             run.describe(description, training)
         return run
 
-    def register(
-        self, run: Any, model: Model, candidate: Candidate
-    ) -> tuple[str, Decision, list[str]]:
-        """The version of a model, made once, the decision of the gate, and the version's aliases.
-
-        A version keeps the tag of its first decision until it is promoted: what made it the
-        champion then is not undone by what is the champion now.
-        """
-        client, name = self.client, model.name
-        with self.lock():
-            version = self._version(model, candidate)
-            aliases = [] if version else ["challenger"]
-            version = version or self._log_model(run, model, candidate)
-            holder = client.get_registered_model(name).aliases.get("champion")
-            champion = holder and Scored.from_tags(client.get_model_version(name, holder).tags)
-            decision = decide(candidate, champion)
-            decided = "promotion" in client.get_model_version(name, version).tags
-            promoted = decision.promoted and version != holder
-            if promoted or not decided:
-                client.set_model_version_tag(name, version, "promotion", str(decision))
-            for alias in aliases + ["champion"] * promoted:
-                client.set_registered_model_alias(name, alias, version)
-            aliases = client.get_model_version(name, version).aliases
-        return version, decision, sorted(aliases)
-
-    def _version(self, model: Model, candidate: Candidate) -> str | None:
-        tags = {"fingerprint": candidate.fingerprint, "sha256": candidate.sha256}
-        wanted = " AND ".join(f"tags.{tag} = '{value}'" for tag, value in tags.items())
-        for version in self.client.search_model_versions(wanted):
-            if version.name == model.name:
-                return str(version.version)
-        return None
-
-    def _log_model(self, run: Any, model: Model, candidate: Candidate) -> str:
-        import onnx
-        from mlflow.models import ModelSignature
-        from mlflow.types import Schema, TensorSpec
-
-        images = TensorSpec(np.dtype(np.uint8), (-1, *model.example.shape[1:]), "images")
-        classes = TensorSpec(np.dtype(np.float32), (-1, len(model.class_names)), "probabilities")
-        mlflow = self.fluent()
-        mlflow.set_experiment(experiment_id=run.experiment_id)
-        with redirect_stderr(StringIO()):  # where MLflow announces each new version
-            logged = mlflow.onnx.log_model(
-                onnx.load(model.path),
-                name="model",
-                run_id=run.run_id,
-                signature=ModelSignature(Schema([images]), Schema([classes])),
-                input_example=model.example,
-                pip_requirements=[f"{name}=={installed_version(name)}" for name in SERVED_WITH],
-                onnx_execution_providers=["CPUExecutionProvider"],
-                save_as_external_data=False,
-                metadata={"class_names": model.class_names, "fingerprint": candidate.fingerprint},
-            )
-            # Its tags come with the version, so that it is found again from the start.
-            version = mlflow.register_model(logged.model_uri, model.name, tags=candidate.tags())
-        return str(version.version)
-
     def _experiment_id(self, name: str) -> str:
-        found = self.client.get_experiment_by_name(name)
+        found = self._client.get_experiment_by_name(name)
         if found is None:
-            location = (self.root / "mlartifacts").as_uri() if self.is_database else None
-            return str(self.client.create_experiment(name, artifact_location=location))
+            location = (
+                (self._store.root / "mlartifacts").as_uri() if self._store.is_database else None
+            )
+            return str(self._client.create_experiment(name, artifact_location=location))
         if found.lifecycle_stage != "active":
             raise UserError(
                 f"the experiment {name} was deleted in MLflow: restore it there, or change "
@@ -350,60 +270,15 @@ class _Store:
 
     def _replace(self, old: Any, writer: _RunWriter, points: Points) -> _RunWriter:
         info = old.info
-        self.client.delete_run(info.run_id)
-        new = self.client.create_run(info.experiment_id, info.start_time, old.data.tags)
-        run = _RunWriter(self.client, new)
+        self._client.delete_run(info.run_id)
+        tags = {name: tag for name, tag in old.data.tags.items() if name != SNAPSHOT}
+        new = self._client.create_run(info.experiment_id, info.start_time, tags)
+        run = _RunWriter(self._client, new)
         run.write_points(point for place, point in writer.points.items() if place not in points)
-        self.client.log_outputs(run.info.run_id, old.outputs.model_outputs)
+        self._client.log_outputs(run.info.run_id, old.outputs.model_outputs)
         if info.end_time:
             run.write(End(info.status, info.end_time))
-        return _RunWriter(self.client, self.client.get_run(new.info.run_id))
-
-
-@contextmanager
-def _opened_store(settings: dict[str, str]) -> Iterator[_Store]:
-    """The configured store; every trouble with it becomes a UserError without credentials."""
-    for name, value in (QUIET | settings).items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
-    root = project_root()
-    uri = tracking_uri(root)
-    try:
-        yield _Store(root, uri)
-    except Exception as error:
-        reason = _plain_words(error, shown(uri))
-        if reason is None:
-            raise
-        raise UserError(reason) from None
-
-
-def _plain_words(error: Exception, store: str) -> str | None:
-    """Why MLflow cannot be told, in one line; None for an error that is not MLflow's."""
-    if isinstance(error, ImportError):
-        return f"MLflow at {store} needs a package that is not installed ({error})"
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    if not isinstance(error, MlflowException | SQLAlchemyError | OSError):
-        return None
-    chain: list[BaseException] = [error]
-    while below := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(below)
-    cause = getattr(chain[-1], "strerror", None) or chain[-1]
-    if getattr(error, "error_code", None) in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
-        needed = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        return f"the tracking server {store} refuses access: set {needed}"
-    if any(isinstance(link, RequestException) for link in chain):
-        return f"the tracking server {store} does not answer ({cause})"
-    if any(isinstance(link, SQLAlchemyError) for link in chain):
-        return f"the tracking database {store} cannot be used ({cause})"
-    return f"MLflow at {store}: {shown(' '.join(str(error).split()))[:300]}"
-
-
-def shown(text: str) -> str:
-    """The text without what may be secret in its addresses: user, password and query."""
-    return re.sub(r"(?<=//)\S*@|\?\S*", "", text)
+        return _RunWriter(self._client, self._client.get_run(new.info.run_id))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The training loop: yields one typed result per epoch, and can be stopped and resumed anywhere.
 
-Images stay packed in memory as uint8; an epoch gathers them once in its random order, and a batch
-is a slice of that. No Python runs per image, and nothing waits for the device within a batch.
+Images stay packed in memory as uint8, on the device; a batch gathers its own by their numbers. No
+Python runs per image, and nothing waits for the device within a batch.
 """
 
 import copy
@@ -140,6 +140,10 @@ class Training:
         """Optimisation steps in an epoch; the last one may see fewer images."""
         return -(-self.train_images // self.params.train.batch_size)
 
+    def _rate(self, step: int) -> float:
+        train = self.params.train
+        return learning_rate(train, step, train.epochs * self.steps_per_epoch)
+
     def _out_of_patience(self) -> bool:
         patience = self.params.train.patience
         return bool(patience and self.history) and len(self.history) - self.best_epoch >= patience
@@ -150,30 +154,28 @@ class Training:
         done = (self._steps_done - epoch * self.steps_per_epoch) * size
         order = epoch_order(self.train_images, self.params.seed, epoch + 1)[done:].to(self._device)
         self.classifier.train()
-        for images, labels in _batches(self._images[order], self._labels[order], size):
-            self._step(images, labels)
+        for start in range(0, len(order), size):
+            self._step(order[start : start + size])
             if self._steps_done % STEPS_BETWEEN_REPORTS == 0:
                 position = self.position
                 _finite(position.train_loss, epoch + 1)
                 on_step(position)
         return len(order)
 
-    def _step(self, images: Tensor, labels: Tensor) -> None:
-        """One optimisation step on a batch of uint8 images."""
+    def _step(self, batch: Tensor) -> None:
+        """One optimisation step on the images with these numbers."""
         train = self.params.train
-        rate = learning_rate(train, self._steps_done, train.epochs * self.steps_per_epoch)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        # On the CPU far quicker than indexing: 3 and 30 microseconds for 64 images.
+        images, labels = self._images.index_select(0, batch), self._labels.index_select(0, batch)
         pixels = augment(to_pixels(images), self.params.augment)
         pixels, target = mix(pixels, labels, self.classes, self.params.augment)
-        self._optimizer.zero_grad()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=train.amp == "bf16"):
             output = self._forward(pixels)
         loss = self._loss(output.float(), target)
         loss.backward()
         if train.clip_gradient:
             nn.utils.clip_grad_norm_(self.classifier.parameters(), train.clip_gradient)
-        self._optimizer.step()
+        self._optimizer.step(self._rate(self._steps_done))
         if self._average:
             self._average.update_parameters(self.classifier)
         self._steps_done += 1
@@ -189,7 +191,7 @@ class Training:
             restore_generators(before["generators"], self._device)
             self._totals.zero_()
             self.classifier.train()
-            self._step(self._images[batch], self._labels[batch])
+            self._step(batch)
             losses.append(self._totals[0].item() / len(batch))
         self.restore(before)
         return losses[0], losses[1]
@@ -198,7 +200,7 @@ class Training:
         """All that a checkpoint holds, in tensors, numbers and strings."""
         return {
             "classifier": self.classifier.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self._optimizer.state(),
             "average": self._average.state_dict() if self._average else None,
             "best": self._best,
             "history": [asdict(result) for result in self.history],
@@ -210,7 +212,7 @@ class Training:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``: what follows is bit for bit what would have followed there."""
         self.classifier.load_state_dict(state["classifier"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.restore(state["optimizer"])
         if self._average:
             self._average.load_state_dict(state["average"])
         self._best = state["best"]
@@ -228,7 +230,7 @@ class Training:
         self.history.append(
             EpochResult(
                 epoch=epoch,
-                learning_rate=self._optimizer.param_groups[0]["lr"],
+                learning_rate=self._rate(self._steps_done - 1),
                 train_loss=_finite(train_loss, epoch),
                 train_accuracy=train_accuracy,
                 val_loss=_finite(val_loss, epoch),
@@ -250,8 +252,9 @@ def measure(
     """Mean loss and accuracy over all images, in eval mode: sums first, one division at the end."""
     classifier.eval()
     totals = torch.zeros(2, device=images.device, dtype=torch.float64)
-    for batch, target in _batches(images, labels, EVALUATION_BATCH):
-        output = classifier(batch)
+    for start in range(0, len(labels), EVALUATION_BATCH):
+        target = labels[start : start + EVALUATION_BATCH]
+        output = classifier(images[start : start + EVALUATION_BATCH])
         totals += _sums(output, target, loss_function(output, target))
     loss, accuracy = (totals / len(labels)).tolist()
     return loss, accuracy
@@ -261,13 +264,6 @@ def _sums(output: Tensor, labels: Tensor, mean_loss: Tensor) -> Tensor:
     """Summed loss and number of right answers of a batch, without waiting for the device."""
     right = (output.argmax(dim=1) == labels).sum()
     return torch.stack([mean_loss.double() * len(labels), right.double()])
-
-
-def _batches(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Slices of images and labels, in order; the last one may be shorter, none is empty."""
-    if not len(labels):  # torch splits nothing into one slice of nothing
-        return iter(())
-    return zip(images.split(size), labels.split(size), strict=True)
 
 
 def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:

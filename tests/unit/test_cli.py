@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from imageclf.cli import FIGURE_ROWS, main
+from imageclf.cli import main
+from imageclf.commands.predict import FIGURE_ROWS
 from imageclf.plots import image_with_probabilities
 from imageclf.prediction import likeliest, load_exported
 from support import ROOT, learnable_split

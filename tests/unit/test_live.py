@@ -15,17 +15,9 @@ from mlflow import MlflowClient
 
 from imageclf import live
 from imageclf.files import UserError
-from imageclf.live import (
-    TRAINED,
-    End,
-    LiveRun,
-    Metrics,
-    RunDescription,
-    describe_run,
-    follow,
-    machine_of,
-    machine_tags,
-)
+from imageclf.journal import End, Journal, Metrics, RunDescription, trained_here
+from imageclf.live import LiveRun, describe_run, follow
+from imageclf.origin import machine_tags
 from support import ROOT, make_params
 from webserver import Status, running_server
 
@@ -70,8 +62,14 @@ def test_a_training_is_reported_while_it_goes_on(project: Path, capfd: Any) -> N
     assert run.data.tags["data.val"] == "2" * 64
     assert machine_tags(CPU).items() <= run.data.tags.items()
     assert capfd.readouterr() == ("", "")
-    assert machine_of(FINGERPRINT) == machine_tags(CPU)
-    assert machine_of("e" * 64) is None
+    assert trained_here(FINGERPRINT)
+    assert not trained_here("e" * 64)
+    journal = Journal(FINGERPRINT)
+    assert journal.record
+    assert journal.record.description.origin == machine_tags(CPU)
+    first, second, end = journal.messages()
+    assert [first.step, second.step, end.status] == [1, 2, "FINISHED"]
+    assert not journal.is_training()
 
 
 @pytest.mark.parametrize(
@@ -84,7 +82,8 @@ def test_an_exception_ends_the_run(project: Path, error: BaseException, status: 
         raise error
     run = the_run(project)
     assert (run.info.status, run.data.metrics) == (status, FIGURES)
-    assert not TRAINED.exists()
+    assert not trained_here(FINGERPRINT)
+    assert Journal(FINGERPRINT).end().status == status
 
 
 def train_badly(script: str, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -154,7 +153,7 @@ def test_a_refused_connection_holds_up_nothing(
     assert longest < 1
     reason = "the tracking server http://127.0.0.1:9 does not answer (Connection refused)"
     assert capfd.readouterr() == ("", f"tracking waits: {reason}{WAITS}")
-    assert machine_of(FINGERPRINT)
+    assert trained_here(FINGERPRINT)
 
 
 def test_a_refused_password_holds_up_nothing(
@@ -278,13 +277,13 @@ class Reports:
 FIRST, SECOND, END = Metrics(1, FIGURES, 2000), Metrics(2, FIGURES, 3000), End("FINISHED", 4000)
 
 
-def test_what_is_told_is_reported() -> None:
+def test_what_is_told_is_reported(project: Path) -> None:
     reports = Reports()
     follow(iter(messages(DESCRIPTION, FIRST, SECOND, END)), reports)
     assert reports.reports == [[FIRST, SECOND, END]]
 
 
-def test_lines_that_just_end_tell_of_a_kill() -> None:
+def test_lines_that_just_end_tell_of_a_kill(project: Path) -> None:
     reports = Reports()
     follow(iter(messages(DESCRIPTION, FIRST)), reports)
     ((first, last),) = reports.reports
@@ -293,20 +292,20 @@ def test_lines_that_just_end_tell_of_a_kill() -> None:
     assert last.status == "KILLED"
 
 
-def test_no_line_at_all_reports_nothing() -> None:
+def test_no_line_at_all_reports_nothing(project: Path) -> None:
     reports = Reports()
     follow(iter([]), reports)
     assert reports.reports == []
 
 
-def test_after_a_failure_all_is_reported_again_at_the_end(capsys: Any) -> None:
+def test_after_a_failure_all_is_reported_again_at_the_end(project: Path, capsys: Any) -> None:
     reports = Reports(2)
     follow(iter(messages(DESCRIPTION, FIRST, SECOND, END)), reports)
     assert reports.reports == [[FIRST], [FIRST, SECOND, END]]
     assert capsys.readouterr().err == f"tracking waits: it does not answer{WAITS}"
 
 
-def test_a_second_failure_is_not_told_again(capsys: Any) -> None:
+def test_a_second_failure_is_not_told_again(project: Path, capsys: Any) -> None:
     reports = Reports(1, 2)
     follow(iter(messages(DESCRIPTION, FIRST, END)), reports)
     assert reports.reports == [[], []]
@@ -320,33 +319,3 @@ def test_the_run_of_an_experiment_has_its_name(
     description = described()
     assert description.name == "gaudy-oboe fashion_mnist mlp ffffffff"
     assert description.tags["DVC_EXP_NAME"] == "gaudy-oboe"
-
-
-def test_the_commit_is_told_and_whether_tracked_files_changed(project: Path) -> None:
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-        command = ["git", *identity, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    assert described().origin == {}
-    git("init", "--quiet")
-    assert described().origin == {}
-    Path("tracked").write_text("1")
-    git("add", "tracked")
-    git("commit", "--quiet", "--message", "first")
-    Path("untracked").write_text("1")
-    assert described().origin == {"git_commit": git("rev-parse", "HEAD"), "git_dirty": "false"}
-    Path("tracked").write_text("2")
-    assert described().origin["git_dirty"] == "true"
-
-
-def test_without_git_there_is_no_commit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(project))
-    assert described().origin == {}
-
-
-def test_the_machine_is_named() -> None:
-    tags = machine_tags(CPU)
-    assert tags["device"] == "cpu"
-    assert tags["hardware"]
-    assert tags["version.torch"] == torch.__version__.partition("+")[0]

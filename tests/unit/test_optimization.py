@@ -1,3 +1,4 @@
+import copy
 from typing import Any
 
 import pytest
@@ -68,41 +69,58 @@ def test_warm_up_rises_in_a_straight_line_to_where_the_schedule_starts() -> None
 @pytest.mark.parametrize(
     ("name", "kind", "extra"),
     [
+        ("sgd", torch.optim.SGD, {}),
         ("sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
         ("adam", torch.optim.Adam, {}),
         ("adamw", torch.optim.AdamW, {}),
+        ("rmsprop", torch.optim.RMSprop, {}),
         ("rmsprop", torch.optim.RMSprop, {"momentum": 0.5}),
     ],
 )
-def test_the_optimizer_takes_the_step_of_the_plain_one(
+def test_the_optimizer_takes_the_steps_of_torch(
     name: str, kind: type, extra: dict[str, Any]
 ) -> None:
     torch.manual_seed(0)
-    network, same = nn.Linear(5, 3, bias=False), nn.Linear(5, 3, bias=False)
-    same.load_state_dict(network.state_dict())
+    network = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    same = copy.deepcopy(network)
     ours = build_optimizer(
         train(optimizer=name, learning_rate=0.05, weight_decay=0.1, **extra), network
     )
-    plain = kind(same.parameters(), lr=0.05, weight_decay=0.1, **extra)
+    fused = {} if name == "rmsprop" else {"fused": True}
+    weights = [value for value in same.parameters() if value.ndim > 1]
+    biases = [value for value in same.parameters() if value.ndim == 1]
+    groups = [{"params": weights, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0}]
+    plain = kind(groups, lr=0.05, **fused, **extra)
     inputs = torch.randn(4, 5)
-    for _ in range(3):
-        for part, optimizer in ((network, ours), (same, plain)):
-            optimizer.zero_grad()
+    for _ in range(5):
+        for part in (network, same):
             part(inputs).square().sum().backward()
-            optimizer.step()
-    torch.testing.assert_close(network.weight, same.weight, rtol=1e-4, atol=1e-5)
+        ours.step(0.05)
+        plain.step()
+        plain.zero_grad()
+        for mine, theirs in zip(network.parameters(), same.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0 if fused else 1e-6, atol=0)
+
+
+def test_a_weight_without_a_gradient_stays_as_it_is() -> None:
+    network = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    idle = copy.deepcopy(network[1])
+    network[0](torch.ones(1, 2)).sum().backward()
+    build_optimizer(train(optimizer="adam", weight_decay=0.1), network).step(0.1)
+    assert network[0].weight.grad is None
+    torch.testing.assert_close(network[1].weight, idle.weight, rtol=0, atol=0)
 
 
 def test_weight_decay_leaves_biases_and_norms_alone() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
-    optimizer = build_optimizer(train(weight_decay=0.1), network)
-    decay = {
-        id(value): group["weight_decay"]
-        for group in optimizer.param_groups
-        for value in group["params"]
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    for value in network.parameters():
+        value.grad = torch.zeros_like(value)
+    build_optimizer(train(optimizer="sgd", weight_decay=0.1), network).step(0.5)
+    changed = {
+        name for name, value in network.named_parameters() if not torch.equal(value, before[name])
     }
-    by_name = {name: decay[id(value)] for name, value in network.named_parameters()}
-    assert {name for name, value in by_name.items() if value} == {"0.weight", "3.weight"}
+    assert changed == {"0.weight", "3.weight"}
 
 
 def test_the_average_follows_its_formula() -> None:

@@ -2,14 +2,17 @@ import json
 import shutil
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from test_tracking import DIGESTS, FINGERPRINT, Project
+from test_tracking import DIGESTS, FINGERPRINT, Project, described
 
+from imageclf.files import write_text
+from imageclf.journal import LATEST, End, Journal, Metrics
 from register import main
 from support import ROOT
 
@@ -77,13 +80,18 @@ def test_the_register_stage_names_a_file_that_is_missing(files: Project, path: s
 
 
 def test_the_register_stage_fills_the_gap_of_a_training_in_this_folder(files: Project) -> None:
-    write_json(
-        ".checkpoints/trained.json", {"fingerprint": FINGERPRINT, "machine": {"device": "x"}}
-    )
+    description = replace(described(), origin={"device": "x"}, started=500)
+    with Journal(FINGERPRINT).training(description, 0):
+        Journal(FINGERPRINT).say(Metrics(1, {"train_loss": 0.5, "seconds": 3.5}, 700))
+        Journal(FINGERPRINT).say(End("FINISHED", 900))
+    write_text(LATEST, FINGERPRINT)
     assert "restored" not in run_stage(files).output
     (run,) = files.runs()
     assert run.data.tags["device"] == "x"
     assert "restored_from_cache" not in run.data.tags
+    assert run.info.start_time == 500
+    assert files.history("seconds") == [(1, 3.5, 700)]
+    assert next(time for _, _, time in files.history("train_loss")) == 700
 
 
 @pytest.mark.slow
@@ -99,3 +107,13 @@ def test_the_register_stage_does_not_wait_long(
     assert result.exit_code == 2
     place = address.replace("me:secret@", "")
     assert result.output == f"error: the tracking server {place} does not answer (timed out)\n"
+
+
+def test_the_snapshot_is_a_tag_only_when_all_agrees(files: Project) -> None:
+    write_files(files)
+    write_text(Path("dvc.lock"), "stages: {}\n")
+    Path("models/exported/model.onnx").write_bytes(b"no model")
+    assert "Error parsing message" in str(CliRunner().invoke(main).exception)
+    assert "snapshot" not in files.runs()[0].data.tags
+    assert run_stage(files).exit_code == 0
+    assert "snapshot" in files.runs()[0].data.tags

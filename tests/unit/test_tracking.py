@@ -6,22 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from imageclf.files import UserError, sha256_file
-from imageclf.live import Dataset, End, File, Item, Metrics, RunDescription, describe_run
-from imageclf.promotion import Candidate
+from imageclf.files import UserError
+from imageclf.journal import End, Journal, Metrics, RunDescription, project_root
+from imageclf.live import Dataset, File, Item, Patch, describe_run
+from imageclf.store import shown, tracking_uri
 from imageclf.tracking import (
-    Model,
-    Registration,
-    download_model,
-    project_root,
+    end_abandoned,
+    list_runs,
     report,
-    shown,
     synchronise,
-    tracking_uri,
+    tag_snapshot,
 )
 from support import make_params
 from webserver import Status, running_server
@@ -50,28 +47,11 @@ class Project:
         self,
         description: RunDescription | None = None,
         items: list[Item] | None = None,
-        name: str = "digits",
         restored: bool = False,
-        **figures: Any,
-    ) -> Registration:
-        tested = Metrics(0, {"test_accuracy": figures.get("accuracy", 0.9)}, 5000)
-        candidate = Candidate(
-            fingerprint=figures.get("fingerprint", FINGERPRINT),
-            sha256=sha256_file(self.onnx),
-            test_digest=figures.get("test_digest", DIGESTS["test"]),
-            accuracy=figures.get("accuracy", 0.9),
-            accuracy_low=0.8,
-            majority_accuracy=0.1,
-            exports_agree=True,
-        )
-        example = np.zeros((2, 8, 8), np.uint8)
-        return synchronise(
-            description or described(),
-            [*(epoch(number) for number in EPOCHS), tested, *(items or [])],
-            Model(name, self.onnx, example, ["a", "b", "c", "d"]),
-            candidate,
-            restored,
-        )
+    ) -> Any:
+        tested = Metrics(0, {"test_accuracy": 0.9}, 5000)
+        told = [*(epoch(number) for number in EPOCHS), tested, *(items or [])]
+        return synchronise(description or described(), told, restored)
 
     @property
     def client(self) -> MlflowClient:
@@ -128,39 +108,15 @@ def test_the_run_says_all_that_the_files_say(files: Project) -> None:
     assert not (files.folder / "mlruns").exists()
 
 
-def test_the_registered_model_is_the_exported_file(files: Project) -> None:
-    done = files.synchronise()
-    client = files.client
-    version = client.get_model_version_by_alias("digits", "champion")
-    assert version.version == client.get_model_version_by_alias("digits", "challenger").version
-    assert str(version.version) == done.version == "1"
-    assert version.tags["fingerprint"] == FINGERPRINT
-    assert version.tags["sha256"] == sha256_file(files.onnx)
-    assert version.tags["promotion"] == "promoted: there was no champion"
-    (run,) = files.runs()
-    assert version.run_id == run.info.run_id
-    folder = download_model("models:/digits@champion")
-    assert (folder / "model.onnx").read_bytes() == files.onnx.read_bytes()
-    assert sorted(path.name for path in folder.glob("*.onnx*")) == ["model.onnx"]
-    requirements = (folder / "requirements.txt").read_text()
-    assert "onnxruntime==" in requirements
-    assert "torch" not in requirements
-    assert "imageclf" not in requirements
-
-
 def test_doing_it_again_changes_nothing(files: Project) -> None:
     split = Dataset("train", "digits", DIGESTS["train"], "data/prepared", 10)
     first = files.synchronise(items=[split])
     (before,) = files.runs()
-    again = files.synchronise(items=[split])
+    assert files.synchronise(items=[split]).to_proto() == first.to_proto()
     (run,) = files.runs()
     assert run.to_dictionary() == before.to_dictionary()
-    assert again.version == first.version == "1"
-    assert again.decision.promoted
     assert [step for step, _, _ in files.history("train_loss")] == [*EPOCHS]
     assert [step for step, _, _ in files.history("test_accuracy")] == [0]
-    assert len(files.client.search_model_versions()) == 1
-    assert len(files.client.search_logged_models([run.info.experiment_id])) == 1
 
 
 def test_it_fills_the_gap_of_a_training_that_was_cut_off(files: Project) -> None:
@@ -216,14 +172,61 @@ def test_another_value_outside_the_fingerprint_replaces_the_run(files: Project) 
     assert run.info.start_time == before.info.start_time
     assert files.history("seconds") == [(1, 3.5, 700)]
     assert run.data.metrics == before.data.metrics
-    assert run.outputs.to_dictionary() == before.outputs.to_dictionary()
-    assert len(files.client.search_model_versions()) == 1
 
 
 def test_files_that_say_something_else_than_the_run_replace_it(files: Project) -> None:
     report(described(), [epoch(1, loss=7.0), End("FINISHED", 3000)])
     files.synchronise()
     assert [value for _, value, _ in files.history("train_loss")] == [1, 1 / 2, 1 / 3]
+
+
+def test_a_run_that_replaces_another_is_of_no_snapshot_yet(files: Project) -> None:
+    tag_snapshot(files.synchronise(), "1")
+    assert files.runs()[0].data.tags["snapshot"] == "1"
+    files.synchronise(described(evaluate__top_k=5))
+    assert "snapshot" not in files.runs()[0].data.tags
+
+
+def test_a_run_keeps_the_patch_of_its_own_commit(files: Project) -> None:
+    patch = files.folder / "changes.patch"
+    for commit in ("mine", "another"):
+        patch.write_text(commit)
+        origin = {"git_commit": commit}
+        files.synchronise(replace(described(), origin=origin), [Patch(patch, commit=commit)])
+    (run,) = files.runs()
+    assert run.data.tags["git_commit"] == "mine"
+    kept = files.folder / "mlartifacts" / run.info.run_id / "artifacts"
+    assert (kept / "changes.patch").read_text() == "mine"
+
+
+def test_only_what_nothing_trains_is_ended(files: Project) -> None:
+    stranger = replace(described(), fingerprint="e" * 64, tags={"fingerprint": "e" * 64})
+    report(stranger, [])
+    report(described(), [epoch(1)])
+    journal = Journal(FINGERPRINT)
+    with journal.training(described(), 0):
+        journal.say(epoch(1))
+        assert end_abandoned() == []
+    assert end_abandoned() == [described().name]
+    runs = {run.data.tags["fingerprint"]: run.info for run in files.runs()}
+    assert (runs[FINGERPRINT].status, runs[FINGERPRINT].end_time) == ("KILLED", 1001)
+    assert runs["e" * 64].status == "RUNNING"
+    assert end_abandoned() == []
+
+
+def test_every_run_is_listed_the_newest_first(files: Project) -> None:
+    assert list_runs() == []
+    for number in range(3):
+        fingerprint = str(number) * 64
+        tags = {"fingerprint": fingerprint}
+        description = replace(described(), fingerprint=fingerprint, tags=tags, started=number + 1)
+        report(replace(description, experiment=f"place {number % 2}"), [End("FAILED", 9)])
+    files.client.create_run("0")  # of something else
+    found = list_runs()
+    assert [run.started for run in found] == [3, 2, 1]
+    assert [run.experiment for run in found] == ["place 0", "place 1", "place 0"]
+    assert found[0].status == "FAILED"
+    assert found[0].params["train.learning_rate"] == "0.003"
 
 
 def test_a_dvc_experiment_names_the_run(files: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,35 +236,6 @@ def test_a_dvc_experiment_names_the_run(files: Project, monkeypatch: pytest.Monk
     (run,) = files.runs()
     assert run.info.run_name == "gaudy-oboe fashion_mnist mlp ffffffff"
     assert run.data.tags["DVC_EXP_NAME"] == "gaudy-oboe"
-
-
-def test_only_a_better_model_becomes_the_champion(files: Project) -> None:
-    files.synchronise()
-    for fingerprint, accuracy, champion in [("a", 0.9, 1), ("b", 0.95, 3), ("c", 0.94, 3)]:
-        description = replace(described(), fingerprint=fingerprint * 64)
-        tagged = replace(description, tags=description.tags | {"fingerprint": fingerprint * 64})
-        done = files.synchronise(tagged, fingerprint=fingerprint * 64, accuracy=accuracy)
-        newest = files.client.get_model_version_by_alias("digits", "challenger")
-        assert str(newest.version) == done.version
-        assert newest.tags["promotion"] == str(done.decision)
-        assert files.client.get_model_version_by_alias("digits", "champion").version == champion
-    assert len(files.runs()) == 4
-    assert str(done.decision) == "refused: accuracy 0.9400 is not better than the champion's 0.9500"
-
-
-def test_a_champion_of_unknown_origin_is_not_beaten(files: Project) -> None:
-    files.synchronise()
-    for tag in ("accuracy", "test_digest", "fingerprint"):
-        files.client.delete_model_version_tag("digits", "1", tag)
-    done = files.synchronise()
-    assert not done.decision.promoted
-    assert "tested on other data" in str(done.decision)
-
-
-def test_the_same_file_under_another_name_is_another_version(files: Project) -> None:
-    assert files.synchronise(name="digits").version == "1"
-    assert files.synchronise(name="it's mine").version == "1"
-    assert files.synchronise(name="it's mine").version == "1"
 
 
 def test_more_points_than_one_request_takes(files: Project) -> None:
@@ -277,11 +251,6 @@ def test_a_deleted_experiment_is_named(files: Project) -> None:
     files.client.delete_experiment(run.info.experiment_id)
     with pytest.raises(UserError, match="the experiment imageclf was deleted in MLflow"):
         files.synchronise()
-
-
-def test_no_such_model(project: Path) -> None:
-    with pytest.raises(UserError, match="Registered Model with name=nothing not found"):
-        download_model("models:/nothing@champion")
 
 
 def test_a_server_that_is_not_there(files: Project, monkeypatch: pytest.MonkeyPatch) -> None:

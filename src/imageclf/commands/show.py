@@ -1,0 +1,46 @@
+"""`imageclf show`."""
+
+from pathlib import Path
+
+import click
+
+from imageclf.commands import check_png, examples
+
+PREPARED = Path("data/prepared")
+MOST_SHOWN = 256
+
+
+@click.command(epilog=examples("imageclf show", "imageclf show --count 32 --output seen.png"))
+@click.option(
+    "--count",
+    type=click.IntRange(1, MOST_SHOWN),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help=f"Draw N images, {MOST_SHOWN} at most.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("show.png"),
+    show_default=True,
+    metavar="PNG",
+    help="The picture to write.",
+)
+def show(count: int, output: Path) -> None:
+    """Draw train images as they are and, below each, as the network sees them.
+
+    The images are those that the training sees first, changed as `augment` in params.yaml says.
+    """
+    check_png("--output", output)
+    from imageclf.params import load_params
+
+    params = load_params()
+
+    from imageclf.datasets import load_class_names, load_split
+    from imageclf.plots import save_figure
+    from imageclf.report import seen_images
+
+    train, class_names = load_split(PREPARED, "train"), load_class_names(PREPARED)
+    save_figure(seen_images(params, train, class_names, count), output)
+    click.echo(f"picture: {output}")

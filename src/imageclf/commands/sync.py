@@ -1,0 +1,42 @@
+"""`imageclf sync`."""
+
+from functools import partial
+
+import click
+
+from imageclf.commands import examples
+
+
+@click.command(epilog=examples("imageclf sync", "rm mlflow.db && imageclf sync --all"))
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Every model and failed training that the journal in .imageclf, a git commit or a DVC "
+    "experiment knows.",
+)
+def sync(everything: bool) -> None:
+    """Make MLflow agree with the files: runs, metrics by epoch, artifacts, model versions.
+
+    Without --all, the model of the workspace. What MLflow shows correctly already is left alone.
+    Runs that seem to go on though nothing trains them are ended.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from imageclf.syncing import sync as bring_up_to_date
+
+    console = Console(stderr=True)
+    show = partial(
+        track, console=console, transient=True, description="", disable=not console.is_terminal
+    )
+    done = bring_up_to_date(everything, show)
+    for name in done.ended:
+        click.echo(f"ended, because nothing trains it: {name}")
+    for name in done.updated:
+        click.echo(f"up to date now: {name}")
+    for reason in done.skipped:
+        click.echo(f"skipped: {reason}")
+    agreed = f"{done.agreed} run{'s' * (done.agreed != 1)} in agreement"
+    skipped = f", {len(done.skipped)} skipped" if done.skipped else ""
+    click.echo(f"{agreed}, {len(done.updated)} brought up to date{skipped}")

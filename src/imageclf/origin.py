@@ -1,0 +1,105 @@
+"""Where and from what a training runs: the machine, the git commit, and what differs from it."""
+
+import os
+import platform
+import shutil
+import subprocess
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from imageclf.files import atomic_writer
+
+if TYPE_CHECKING:
+    import torch
+
+LIBRARIES = ("torch", "torchvision", "numpy")
+# DVC writes dvc.lock while the pipeline runs. It is a result, and kept beside the patch.
+PLACE = ("--", ".", ":(exclude)dvc.lock")
+# Bytes of files unknown to git that a patch takes in: sources and recipes, but no heap of images.
+MOST_UNTRACKED = 10_000_000
+
+
+def machine_tags(device: "torch.device") -> dict[str, str]:
+    """Device, hardware and versions of the libraries that compute."""
+    tags = {"device": str(device), "hardware": _hardware(device)}
+    tags |= {f"version.{name}": version(name) for name in LIBRARIES}
+    return tags | {"version.python": platform.python_version()}
+
+
+def record_source(patch: Path) -> dict[str, str]:
+    """The tags ``git_commit`` and ``git_dirty``; what differs from the commit goes to ``patch``.
+
+    The commit with the patch applied (``git apply``) is the source in the current folder, with
+    the files that git neither knows nor ignores, of those the smallest up to ``MOST_UNTRACKED``
+    bytes in all. Where nothing differs there is no patch; outside of git there are no tags.
+    """
+    patch.unlink(missing_ok=True)
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    difference = _difference()
+    if difference:
+        with atomic_writer(patch) as file:
+            file.write(difference)
+    return {"git_commit": commit.decode().strip(), "git_dirty": str(bool(difference)).lower()}
+
+
+def _difference() -> bytes | None:
+    """What differs from the commit; git's own index stays as it is."""
+    untracked, left_out = _untracked()
+    with TemporaryDirectory() as folder:
+        index = Path(folder) / "index"
+        if place := git("rev-parse", "--git-path", "index"):
+            with suppress(FileNotFoundError):  # a repository in which nothing was ever added
+                shutil.copy(os.fsdecode(place.rstrip(b"\n")), index)
+        add = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
+        git("--literal-pathspecs", *add, index=index, feed=b"\0".join(untracked))
+        plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-relative")
+        prefixes = ("--src-prefix=a/", "--dst-prefix=b/")
+        difference = git("diff", "--binary", *plain, *prefixes, "HEAD", *PLACE, index=index)
+    heading = b"".join(b"left out, too large: %s\n" % name for name in left_out)
+    return heading + difference if difference else None
+
+
+def _untracked() -> tuple[list[bytes], list[bytes]]:
+    """Files that git neither knows nor ignores: those that fit into a patch, and the others."""
+    names = (git("ls-files", "--others", "--exclude-standard", "-z", *PLACE) or b"").split(b"\0")
+    sizes = {name: os.lstat(name).st_size for name in names if name and not name.endswith(b"/")}
+    taken, total = [], 0
+    for name in sorted(sizes, key=lambda name: (sizes[name], name)):
+        total += sizes[name]
+        if total <= MOST_UNTRACKED:
+            taken.append(name)
+    return taken, sorted(sizes.keys() - set(taken))
+
+
+def git(*arguments: str, index: Path | None = None, feed: bytes = b"") -> bytes | None:
+    """What git answers, or None where there is no git, no repository or no commit."""
+    environment = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
+    try:
+        ended = subprocess.run(  # noqa: S603 - every word of it is the project's own
+            ["git", "--no-optional-locks", *arguments],  # noqa: S607 - the git of whoever trains
+            input=feed,
+            capture_output=True,
+            check=False,
+            env=environment,
+        )
+    except OSError:
+        return None
+    return ended.stdout if ended.returncode == 0 else None
+
+
+def _hardware(device: "torch.device") -> str:
+    """The name of the GPU, or of the processor."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):  # there is no such file but on Linux, and no such line on ARM
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,162 @@
+"""Publication: what the files of a finished pipeline tell MLflow, and the telling."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from imageclf.files import UserError, read_json, sha256_file
+from imageclf.journal import Journal, Metrics, Record, now_ms, trained_here
+from imageclf.live import Dataset, File, Item, Patch, describe_run
+from imageclf.origin import record_source
+from imageclf.params import Params, load_params, tracked_values
+from imageclf.promotion import Candidate
+from imageclf.registry import Model, Registration
+from imageclf.registry import register as register_model
+from imageclf.snapshots import LOCK, MODEL, PARAMS, Snapshot, checked_out, pipeline_files
+from imageclf.tracking import end_abandoned, synchronise, tag_snapshot
+
+PREPARED, REPORTS, EXPORTED = Path("data/prepared"), Path("reports"), Path("models/exported")
+HISTORY, METRICS, ONNX = REPORTS / "history.csv", REPORTS / "metrics.json", EXPORTED / "model.onnx"
+TEST_IMAGES = PREPARED / "test.images.npy"
+SPLITS = ("train", "val", "test")
+
+
+def register(params: Params) -> tuple[Registration, Record]:
+    """Publish what is in the current folder, and keep in the journal how it was registered.
+
+    Raises:
+        UserError: a file is missing, or MLflow cannot be told; then the journal has it already.
+    """
+    outs, files = Outs(Path()), pipeline_files(Path())
+    description = describe_run(params, outs.fingerprint, outs.digests)
+    if outs.journal.record is None:
+        description = replace(description, origin=record_source(outs.journal.patch))
+    restored = not trained_here(outs.fingerprint)
+    record = outs.journal.register(description, files, restored, now_ms())
+    digest = Snapshot("", files).digest if LOCK in files else None
+    done = outs.publish(record, tracked_values(params), digest)
+    end_abandoned()
+    return done, record
+
+
+def publish(snapshot: Snapshot) -> Registration:
+    """Publish the outs of a snapshot, which come from DVC's cache or a remote.
+
+    What the journal does not know of it yet it is told.
+
+    Raises:
+        UserError: the outs are not to be had, or MLflow cannot be told.
+    """
+    with checked_out(snapshot) as folder:
+        outs = Outs(folder)
+        if outs.journal.is_training():
+            raise UserError("it is being trained now")
+        record = snapshot.record or _keep(snapshot, outs, load_params(folder / PARAMS))
+        return outs.publish(record, snapshot.params, snapshot.digest)
+
+
+def _keep(snapshot: Snapshot, outs: "Outs", params: Params) -> Record:
+    description = describe_run(params, outs.fingerprint, outs.digests, snapshot.experiment)
+    description = replace(description, origin=snapshot.origin, started=snapshot.time)
+    known = outs.journal.record
+    restored = known.restored if known else True
+    return outs.journal.register(description, snapshot.files, restored, snapshot.time)
+
+
+class Outs:
+    """What the pipeline wrote, below a folder.
+
+    Raises:
+        UserError: a file is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        for path in (HISTORY, ONNX, TEST_IMAGES):
+            if not (folder / path).exists():
+                raise UserError(f"{path} is missing: run `dvc repro` to make it")
+        self._folder = folder
+        self._model = read_json(folder / MODEL / "model.json")
+        self.fingerprint: str = self._model["fingerprint"]
+        self.digests: dict[str, str] = read_json(folder / PREPARED / "digests.json")
+        self.journal = Journal(self.fingerprint)
+
+    def publish(
+        self, record: Record, params: Mapping[str, Any], digest: str | None
+    ) -> Registration:
+        """Make MLflow agree with these files and with the journal.
+
+        Args:
+            record: what the journal tells.
+            params: by dotted path; those of which data set, and under which name to register.
+            digest: of the snapshot that the files belong to, if they do to one.
+
+        Raises:
+            UserError: a file is missing, or MLflow cannot be told.
+        """
+        import numpy as np
+
+        model = Model(
+            name=params["register.name"],
+            path=self._folder / ONNX,
+            example=np.array(np.load(self._folder / TEST_IMAGES, mmap_mode="r")[:2]),
+            class_names=self._model["class_names"],
+        )
+        items: list[Item] = [
+            *self._metrics(record),
+            *self._datasets(params["data.name"]),
+            *self._files(record),
+        ]
+        candidate = self._candidate()
+        run = synchronise(record.description, items, record.restored)
+        registration = register_model(run, model, candidate)
+        if digest:
+            tag_snapshot(run, digest)
+        return registration
+
+    def _metrics(self, record: Record) -> Iterator[Metrics]:
+        """What the files tell; from the journal when it was, and the speeds that no file tells."""
+        registered = record.registered or now_ms()
+        said = {each.step: each for each in self.journal.messages() if isinstance(each, Metrics)}
+        with (self._folder / HISTORY).open(newline="") as file:
+            for row in csv.DictReader(file):
+                values = {name: float(value) for name, value in row.items()}
+                epoch = int(values.pop("epoch"))
+                live = said.get(epoch, Metrics(epoch, {}, registered))
+                yield Metrics(epoch, live.values | values, live.time)
+        figures = read_json(self._folder / METRICS)
+        test = {f"test_{name}": float(value) for name, value in figures.items()}
+        yield Metrics(0, test, registered)
+
+    def _datasets(self, name: str) -> Iterator[Dataset]:
+        counts = read_json(self._folder / REPORTS / "data.json")["images"]
+        for split in SPLITS:
+            source = f"{PREPARED}/{split}.images.npy"
+            yield Dataset(split, name, self.digests[split], source, counts[split])
+
+    def _files(self, record: Record) -> Iterator[File]:
+        reports = self._folder / REPORTS
+        for name in ("data.json", "history.csv", "metrics.json"):
+            yield File(reports / name, "reports")
+        if (reports / "evaluation").exists():
+            yield File(reports / "evaluation", "reports/evaluation")
+        for name in (PARAMS, LOCK):
+            if (path := self.journal.folder / name).exists():
+                yield File(path)
+        commit = record.description.origin.get("git_commit")
+        if commit and self.journal.patch.exists():
+            yield Patch(self.journal.patch, commit=commit)
+
+    def _candidate(self) -> Candidate:
+        """The model's figures, for the gate."""
+        figures = read_json(self._folder / METRICS)
+        return Candidate(
+            fingerprint=self.fingerprint,
+            sha256=sha256_file(self._folder / ONNX),
+            test_digest=self.digests["test"],
+            accuracy=figures["accuracy"],
+            accuracy_low=figures["accuracy_low"],
+            majority_accuracy=figures["majority_accuracy"],
+            exports_agree=read_json(self._folder / EXPORTED / "parity.json")["agree"],
+        )

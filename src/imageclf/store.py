@@ -1,0 +1,124 @@
+"""Where MLflow keeps runs and models: the connection, its lock, and its errors in plain words."""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from imageclf.files import UserError
+from imageclf.journal import project_root
+
+# MLflow reads these when it is imported.
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password, if it has one
+}
+# And these, in seconds and times, at each request.
+PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+HASTY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+LOCK_WAIT_S = 120
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+class TrackingError(UserError):
+    """MLflow cannot be told or asked; the message says why, without credentials."""
+
+
+def tracking_uri(root: Path) -> str:
+    """Where the runs are: ``MLFLOW_TRACKING_URI``, or a database in the project's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db"
+
+
+class Store:
+    """A tracking store or server, with its registry of models."""
+
+    def __init__(self, root: Path, uri: str) -> None:
+        from mlflow import MlflowClient
+        from sqlalchemy import NullPool, create_engine
+
+        self.root, self.uri = root, uri
+        self.is_database = uri.startswith(DATABASES)
+        with self.lock():
+            if self.is_database:  # or MLflow would try for 100 seconds to open a broken one
+                create_engine(uri, poolclass=NullPool).connect().close()
+            self.client: Any = MlflowClient(uri)
+
+    def lock(self) -> AbstractContextManager[object]:
+        """Keeps other processes of this machine away from a local database meanwhile.
+
+        Several migrating a fresh one would fail, and several looking for a run each make one.
+        """
+        from filelock import FileLock
+        from sqlalchemy import make_url
+
+        if not self.uri.startswith("sqlite"):
+            return nullcontext()
+        return FileLock(f"{make_url(self.uri).database}.lock", timeout=LOCK_WAIT_S)
+
+    def fluent(self) -> Any:
+        """The module mlflow itself, pointed at this store: some things only it can do."""
+        import mlflow
+
+        mlflow.set_tracking_uri(self.uri)
+        return mlflow
+
+
+def pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    """All that MLflow gives page by page."""
+    token = None
+    while True:
+        page = ask(token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+@contextmanager
+def opened_store(settings: dict[str, str]) -> Iterator[Store]:
+    """The configured store; every trouble with it becomes a UserError without credentials."""
+    for name, value in (QUIET | settings).items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    root = project_root()
+    uri = tracking_uri(root)
+    try:
+        yield Store(root, uri)
+    except Exception as error:
+        reason = _plain_words(error, shown(uri))
+        if reason is None:
+            raise
+        raise TrackingError(reason) from None
+
+
+def _plain_words(error: Exception, store: str) -> str | None:
+    """Why MLflow cannot be told, in one line; None for an error that is not MLflow's."""
+    if isinstance(error, ImportError):
+        return f"MLflow at {store} needs a package that is not installed ({error})"
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if not isinstance(error, MlflowException | SQLAlchemyError | OSError):
+        return None
+    chain: list[BaseException] = [error]
+    while below := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(below)
+    cause = getattr(chain[-1], "strerror", None) or chain[-1]
+    if getattr(error, "error_code", None) in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
+        needed = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        return f"the tracking server {store} refuses access: set {needed}"
+    if any(isinstance(link, RequestException) for link in chain):
+        return f"the tracking server {store} does not answer ({cause})"
+    if any(isinstance(link, SQLAlchemyError) for link in chain):
+        return f"the tracking database {store} cannot be used ({cause})"
+    return f"MLflow at {store}: {shown(' '.join(str(error).split()))[:300]}"
+
+
+def shown(text: str) -> str:
+    """The text without what may be secret in its addresses: user, password and query."""
+    return re.sub(r"(?<=//)\S*@|\?\S*", "", text)

@@ -1,0 +1,159 @@
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imageclf.files import UserError
+from imageclf.journal import Journal, RunDescription
+from imageclf.snapshots import LOCK, PARAMS, Snapshot, pipeline_files, snapshots
+
+LOCK_TEXT = """schema: '2.0'
+stages:
+  train:
+    cmd: python stages/train.py
+    params:
+      params.yaml:
+        train.learning_rate: {rate}
+    outs:
+    - path: models/classifier
+      hash: md5
+      md5: {model}
+  register:
+    cmd: python stages/register.py
+    deps:
+    - path: models/classifier
+      hash: md5
+      md5: anything
+  evaluate:
+    cmd: python stages/evaluate.py
+    deps:
+    - path: models/classifier
+      hash: md5
+      md5: {evaluated}
+    outs:
+    - path: reports/metrics.json
+      hash: md5
+      md5: m{model}
+"""
+
+
+def files(model: str, rate: float = 0.1, evaluated: str = "", threads: int = 1) -> dict[str, str]:
+    return {
+        "dvc.yaml": "stages: {}\n",
+        "params.yaml": f"train:\n  learning_rate: {rate}\nruntime:\n  threads: {threads}\n",
+        "dvc.lock": LOCK_TEXT.format(model=model, rate=0.1, evaluated=evaluated or model),
+    }
+
+
+def write(contents: dict[str, str], folder: Path = Path()) -> None:
+    for name, text in contents.items():
+        (folder / name).write_text(text)
+
+
+def git(*arguments: str) -> str:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def commit(contents: dict[str, str]) -> str:
+    write(contents)
+    git("add", "--force", *contents)
+    git("commit", "--quiet", "--allow-empty", "--message", "x")
+    return git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def repository(project: Path) -> Path:
+    git("init", "--quiet", "--initial-branch=main")
+    return project
+
+
+def journal(fingerprint: str, contents: dict[str, str], registered: int) -> None:
+    description = RunDescription(fingerprint, fingerprint, "imageclf", {}, {}, {}, 0)
+    Journal(fingerprint).register(description, contents, False, registered)
+
+
+def test_the_register_stage_has_no_part_in_it(project: Path) -> None:
+    write(files("a"))
+    text = pipeline_files(Path())[LOCK]
+    assert "register" not in text
+    assert "anything" not in text
+    assert text.count("models/classifier") == 2
+
+
+def test_the_digest_tells_what_decides_numbers() -> None:
+    first = Snapshot("", files("a"))
+    assert first.digest == Snapshot("", files("a", threads=2)).digest
+    assert first.digest != Snapshot("", files("b")).digest
+    assert first.digest != Snapshot("", files("a", rate=0.5)).digest
+    assert first.outs == {"models/classifier": "a", "reports/metrics.json": "ma"}
+    assert first.model == "a"
+
+
+@pytest.mark.parametrize(
+    ("contents", "reason"),
+    [
+        (files("a"), None),
+        (files("a", rate=0.5), "train has not run yet with train.learning_rate: 0.5"),
+        (
+            files("a", evaluated="b"),
+            "evaluate has not run yet with the models/classifier that is there now",
+        ),
+    ],
+)
+def test_what_dvc_did_not_finish_is_no_state(contents: dict[str, str], reason: str | None) -> None:
+    assert Snapshot("", contents).contradiction() == reason
+
+
+def test_without_a_training_there_is_nothing(project: Path) -> None:
+    with pytest.raises(UserError, match="nothing was trained here yet: type `dvc repro`"):
+        snapshots(everything=False)
+    assert snapshots(everything=True) == []
+
+
+def test_a_torn_lock_is_named(project: Path) -> None:
+    write(files("a") | {LOCK: "stages: [1"})
+    with pytest.raises(UserError, match=r"dvc\.lock is not valid YAML"):
+        snapshots(everything=True)
+
+
+def test_one_snapshot_for_each_model_the_oldest_first(repository: Path) -> None:
+    first = commit(files("a"))
+    commit({"other.txt": "no state of its own"})
+    third = commit(files("b", evaluated="a"))  # evaluate had not run yet
+    fourth = commit(files("b"))
+    git("checkout", "--quiet", "--detach")
+    exp = commit(files("c"))
+    git("update-ref", f"refs/exps/{fourth[:2]}/{fourth[2:]}/gaudy-oboe", exp)
+    commit({LOCK: "stages: [1"})
+    git("update-ref", f"refs/exps/{fourth[:2]}/{fourth[2:]}/torn", git("rev-parse", "HEAD"))
+    git("update-ref", "refs/exps/exec/EXEC_HEAD", commit(files("passing")))
+    git("checkout", "--quiet", "--force", "main")
+    write(files("w"))
+    journal("f" * 64, files("j"), registered=1000)
+    journal("e" * 64, files("a"), registered=2000)
+    found = snapshots(everything=True)
+    assert [each.model for each in found][:2] == ["j", "a"]
+    by_model: dict[str | None, Any] = {each.model: each for each in found}
+    assert set(by_model) == {"a", "b", "c", "j", "w"}
+    assert by_model["c"].label == "the experiment gaudy-oboe"
+    assert by_model["c"].experiment == "gaudy-oboe"
+    assert by_model["b"].origin == {"git_commit": fourth, "git_dirty": "false"}
+    assert by_model["b"].label == f"the commit {fourth[:7]}"
+    assert third != fourth
+    assert by_model["a"].record
+    assert by_model["a"].origin["git_commit"] == first
+    assert by_model["w"].label == "the workspace"
+    (here,) = snapshots(everything=False)
+    assert here.model == "w"
+
+
+def test_a_changed_workspace_leaves_its_model_as_it_was_registered(project: Path) -> None:
+    journal("e" * 64, files("a"), registered=2000)
+    write(files("a", rate=0.5))
+    (found,) = snapshots(everything=False)
+    assert found.contradiction() is None
+    assert found.record
+    assert "0.1" in found.files[PARAMS]

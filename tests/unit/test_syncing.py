@@ -1,0 +1,66 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from test_tracking import FINGERPRINT, Project, described, epoch
+
+from imageclf.cli import main
+from imageclf.files import UserError
+from imageclf.journal import End, Journal
+from imageclf.syncing import Summary, sync
+from imageclf.tracking import report
+
+
+@pytest.fixture
+def files(project: Path, onnx_file: Path) -> Project:
+    return Project(project, onnx_file)
+
+
+def failed_training() -> None:
+    journal = Journal(FINGERPRINT)
+    with journal.training(described(), 0):
+        journal.say(epoch(1))
+        journal.say(End("FAILED", 2000))
+
+
+def test_a_failed_training_comes_back(files: Project) -> None:
+    failed_training()
+    assert sync(everything=True, watch=iter) == Summary(updated=[described().name])
+    (run,) = files.runs()
+    assert (run.info.status, run.info.end_time) == ("FAILED", 2000)
+    assert files.history("train_loss") == [(1, 1.0, 1001)]
+    assert sync(everything=True, watch=iter) == Summary(agreed=1)
+
+
+def test_a_training_that_goes_on_is_left_alone(files: Project) -> None:
+    with Journal(FINGERPRINT).training(described(), 0):
+        report(described(), [epoch(1)])
+        assert sync(everything=True, watch=iter) == Summary()
+        assert files.runs()[0].info.status == "RUNNING"
+
+
+def test_without_all_the_abandoned_end_though_nothing_was_trained(files: Project) -> None:
+    report(described(), [epoch(1)])
+    with Journal(FINGERPRINT).training(described(), 0):
+        pass
+    with pytest.raises(UserError, match="nothing was trained here yet"):
+        sync(everything=False, watch=iter)
+    assert files.runs()[0].info.status == "KILLED"
+
+
+def test_the_command_says_what_it_did(files: Project) -> None:
+    failed_training()
+    result = CliRunner().invoke(main, ["sync", "--all"])
+    lines = [f"up to date now: {described().name}", "0 runs in agreement, 1 brought up to date"]
+    assert result.output.splitlines() == lines
+    result = CliRunner().invoke(main, ["sync", "--all"])
+    assert result.output == "1 run in agreement, 0 brought up to date\n"
+
+
+def test_a_server_that_is_away_is_one_line(files: Project, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    result = CliRunner().invoke(main, ["sync"])
+    assert result.exit_code == 2
+    reason = "the tracking server http://127.0.0.1:9 does not answer (Connection refused)"
+    assert result.output == f"error: {reason}\n"
