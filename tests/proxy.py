@@ -55,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
         elif not server.stopping.wait(server.delay):
             self._hand_on(body)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
     def _hand_on(self, body: bytes) -> None:
         own = {"host", "authorization", "content-length"}
