@@ -1,5 +1,6 @@
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -170,7 +171,7 @@ def test_a_champion_whose_run_was_removed_is_not_beaten(models: Registry) -> Non
     (run,) = models.runs()
     models.client.delete_run(run.info.run_id)
     store = f"sqlite:///{models.folder}/mlflow.db"
-    command = ["mlflow", "gc", "--backend-store-uri", store]
+    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", store]
     subprocess.run(command, check=True, capture_output=True)
     done = models.register(90, "a" * 64)
     assert "predictions are not to be had" in str(done.decision)
