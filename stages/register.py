@@ -59,9 +59,8 @@ def items(data_name: str, digests: dict[str, str]) -> list[Item]:
     figures = read_json(REPORTS / "metrics.json")
     test = {f"test_{name}": float(value) for name, value in figures.items()}
     counts = read_json(REPORTS / "data.json")["images"]
-    files = [
-        File(REPORTS / name, "reports") for name in ("data.json", "history.csv", "metrics.json")
-    ]
+    names = ("data.json", "data.html", "history.csv", "metrics.json")
+    files = [File(REPORTS / name, "reports") for name in names]
     files += [File(REPORTS / "evaluation", "reports/evaluation")]
     files += [File(Path(name)) for name in ("params.yaml", "dvc.lock")]
     return [

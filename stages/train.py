@@ -56,6 +56,7 @@ def main(params: Params) -> None:
         fingerprint=run.fingerprint,
         class_names=class_names,
         image_shape=list(image_shape),
+        fit=stats["fit"],
         mean=stats["mean"],
         std=stats["std"],
         model=params.model.model_dump(),
