@@ -112,7 +112,7 @@ def _collect(listing: Listing, source: Path) -> Collected:
     images = [file for file in listing.files if is_image(file.name)]
     if not images:
         raise UserError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    useless = wrapper([image.name for image in images] + [f"{name}/" for name in listing.folders])
+    useless = wrapper([image.name for image in images], listing.folders)
     names = {image.name.removeprefix(useless): image for image in images}
     folders = [name.removeprefix(useless) for name in listing.folders if name.startswith(useless)]
     try:

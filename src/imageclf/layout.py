@@ -47,21 +47,24 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def wrapper(names: Sequence[str]) -> str:
+def wrapper(images: Sequence[str], folders: Iterable[str]) -> str:
     """The folders that hold all the rest and mean nothing, such as ``flower_photos/``, or nothing.
 
     What remains below them is a folder per class or split.
 
     Args:
-        names: of images, and of folders with a ``/`` at their end.
+        images: their names, at least one.
+        folders: the names of all folders, also of empty ones.
     """
-    shared = [part for part in commonpath(names).split("/") if part] if names else []
+    shared = commonpath(images)
+    beside = [folder for folder in folders if not f"{shared}/".startswith(f"{folder}/")]
+    parts = [part for part in commonpath([*images, *beside]).split("/") if part]
     # One class alone would be an error: a folder that only holds folders is none.
-    depth = min((name.count("/") for name in names if not name.endswith("/")), default=0) - 1
+    depth = min(name.count("/") for name in images) - 1
     kept = 0
-    while kept < min(len(shared), depth) and shared[kept].lower() not in SPLIT_OF_FOLDER:
+    while kept < min(len(parts), depth) and parts[kept].lower() not in SPLIT_OF_FOLDER:
         kept += 1
-    return "".join(f"{part}/" for part in shared[:kept])
+    return "".join(f"{part}/" for part in parts[:kept])
 
 
 def arrange(names: Iterable[str]) -> list[Place]:
