@@ -77,8 +77,8 @@ def stratified_choice(
         candidates = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
         if len(candidates) < 2:
             raise UserError(
-                f"class {class_names[label]} has a single image, or images of one origin only: "
-                "no split can be drawn from it"
+                f"class {class_names[label]} has too few images, apart from copies and such of "
+                "one origin: no split can be drawn from it"
             )
         wanted = min(max(round(fraction * len(members)), 1), len(members) - 1)
         taken = _that_fit(sizes[candidates], wanted)
