@@ -141,7 +141,7 @@ def test_a_leak_that_was_planted_is_found_shown_and_stops_the_stage(tmp_path: Pa
     assert [example["name_test"] for example in leaked] == ["test/cat/3.png"]
     page = (tmp_path / "reports/data.html").read_text()
     assert "(5.0%) also stand in train, more than data.max_leak_fraction" in page
-    pair = ["test/cat/3.png", "train/dog/leak.jpg"]
+    pair = ["train/dog/leak.jpg", "test/cat/3.png"]
     assert pictures_after(page, "The same image in two splits") == pair
     assert pictures_after(page, "The same image in two classes") == pair
 

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ TOGETHER = 6  # pictures of a set
 CLASSES_SHOWN = 30
 EXAMPLES = 8  # of each class
 SIDE = 96  # pixels of a picture on the page
+SMALL = 32
 POINTS = 500  # in the chart of sizes
 
 
@@ -52,8 +54,8 @@ class Album:
         image = Image.fromarray(self._images[entry["split"]][entry["row"]])
         image.thumbnail((SIDE, SIDE))
         content = io.BytesIO()
-        # Small images are drawn dot by dot, which JPEG would blur.
-        image.save(content, "JPEG" if image.width == SIDE else "PNG", quality=85)
+        # The smallest are drawn dot by dot, which JPEG would blur.
+        image.save(content, "PNG" if image.width <= SMALL else "JPEG", quality=85)
         address = f"data:image;base64,{base64.b64encode(content.getvalue()).decode()}"
         return Picture(address, name, entry["split"], entry["class"], entry["note"])
 
@@ -100,9 +102,10 @@ def write_audit_report(
             for leak in found["leaks"]
         ],
         contradictions=[
-            album.pictures(names[:TOGETHER]) for names in found["contradictions"]["sets"][:SHOWN]
+            (album.pictures(names[:TOGETHER]), len(names))
+            for names in found["contradictions"]["sets"][:SHOWN]
         ],
-        repeats=[album.pictures(names) for names in _repeats(manifest)],
+        repeats=[(album.pictures(names[:TOGETHER]), len(names)) for names in _repeats(manifest)],
     )
     write_text(path, page)
 
@@ -132,7 +135,7 @@ def _repeats(manifest: "pd.DataFrame") -> list[list[str]]:
     rows = manifest[manifest["split"] != ""]
     rows = rows[rows.duplicated(["split", "same_as"], keep=False)]
     sets = rows.groupby(["split", "same_as"], sort=False)["name"]
-    return [names.head(TOGETHER).tolist() for _, names in sets][:SHOWN]
+    return [names.tolist() for _, names in islice(sets, SHOWN)]
 
 
 def _sizes(manifest: "pd.DataFrame") -> list[tuple[int, int]]:
