@@ -70,6 +70,7 @@ def make_classifier(params: Params, live: "LiveRun") -> None:
         fingerprint=run.fingerprint,
         class_names=class_names,
         image_shape=list(image_shape),
+        fit=stats["fit"],
         mean=stats["mean"],
         std=stats["std"],
         model=params.model.model_dump(),

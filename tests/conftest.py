@@ -74,6 +74,7 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             "class_names": json.dumps(["a", "b", "c", "d"]),
             "image_shape": "[8, 8]",
+            "fit": "fill",
             "fingerprint": "f" * 64,
         },
     )

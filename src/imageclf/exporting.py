@@ -2,7 +2,7 @@
 
 Both files come from one traced graph with a free batch dimension: ``model.pt2`` for
 ``torch.export.load`` and ``model.onnx`` for every ONNX runtime. The ONNX file carries its class
-names, image shape and fingerprint as metadata, so that it can be used without this project.
+names, image shape, fit and fingerprint as metadata, so that it can be used without this project.
 """
 
 import json
@@ -118,6 +118,7 @@ def _export_onnx(
     metadata = {
         "class_names": description.class_names,
         "image_shape": description.image_shape,
+        "fit": description.fit,
         "fingerprint": description.fingerprint,
     }
     for key, value in metadata.items():

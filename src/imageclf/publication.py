@@ -143,7 +143,7 @@ class Outs:
 
     def _files(self, record: Record) -> Iterator[File]:
         reports = self._folder / REPORTS
-        for name in ("data.json", "history.csv", "metrics.json"):
+        for name in ("data.json", "data.html", "history.csv", "metrics.json"):
             yield File(reports / name, "reports")
         yield File(reports / "evaluation", "reports/evaluation")
         yield File(self._folder / PARITY, str(PARITY.parent))
