@@ -1,7 +1,8 @@
 """Live reporting: the training feeds a child process, and the child tells MLflow.
 
 The child is ``python -m imageclf.tracking``. It imports mlflow and waits for the server on another
-core, in a session of its own, so that Ctrl-C in the terminal does not end it. It reads one JSON
+core, in a process group of its own, so that Ctrl-C in the terminal does not end it. (A session of
+its own would get as much of a single core as the training, however nice it is.) It reads one JSON
 object a line: a ``RunDescription``, the ``Metrics`` of each epoch, and the ``End``. Where the pipe
 just ends, the training was killed.
 
@@ -118,7 +119,7 @@ class LiveRun:
             [sys.executable, "-m", "imageclf.tracking"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            start_new_session=True,
+            process_group=0,
         )
         assert self._child.stdin  # noqa: S101 - a pipe was asked for
         self._pipe = self._child.stdin
