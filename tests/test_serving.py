@@ -29,7 +29,8 @@ Server = Callable[..., subprocess.Popen[bytes]]
 def registered(project: Path, onnx_file: Path) -> str:
     """The address of a registered model."""
     fingerprint, digests = "f" * 64, {"train": "1" * 64, "val": "2" * 64, "test": "3" * 64}
-    run = synchronise(describe_run(make_params(), fingerprint, digests), [], restored=False)
+    description = describe_run(make_params(), fingerprint, digests)
+    run = synchronise(description, [], restored=False, ended=1)
     model = Model("digits", onnx_file, IMAGES[:2], CLASS_NAMES)
     identity = Identity(fingerprint, sha256_file(onnx_file), digests["test"])
     register(run, model, Candidate(identity, (True,), 0.9, 0.8, 0.1, True, ()))
