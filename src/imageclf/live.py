@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import torch
 
 WAIT_S = 15.0
+STDOUT = 1  # unbuffered, so that a broken pipe is noticed here and not at the exit
 FIRST_BATCH = Path(".imageclf/first_batch.npz")
 
 
@@ -112,17 +113,17 @@ class LiveRun:
     def __init__(self) -> None:
         self._journal: Journal | None = None
         self._held = ExitStack()
-        self._told = False
+        self._lost = False
 
     def __enter__(self) -> Self:
         self._child = subprocess.Popen(
             [sys.executable, "-m", "imageclf.tracking"],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             process_group=0,
         )
-        assert self._child.stdin  # noqa: S101 - a pipe was asked for
-        self._pipe = self._child.stdin
+        assert self._child.stdin and self._child.stdout  # noqa: S101, PT018 - pipes were asked for
+        self._pipe, self._said = self._child.stdin, self._child.stdout
         os.set_blocking(self._pipe.fileno(), False)
         return self
 
@@ -161,6 +162,7 @@ class LiveRun:
             self._pipe.close()
             self._child.kill()
             self._child.wait()
+            self._said.close()
             return
         with self._held:
             if kind is None:
@@ -171,16 +173,19 @@ class LiveRun:
             self._await_child()
 
     def _await_child(self) -> None:
+        reason = "MLflow takes too long" if self._lost else None
         try:
-            code = self._child.wait(WAIT_S)
+            if code := self._child.wait(WAIT_S):
+                reason = f"the process that reports to MLflow ended with code {code}"
         except subprocess.TimeoutExpired:
             # Were it left alone, it might add points while `register` adds the same ones.
             self._child.kill()
             self._child.wait()
-            self._tell("MLflow takes too long")
-        else:
-            if code:
-                self._tell(f"the process that reports to MLflow ended with code {code}")
+            reason = "MLflow takes too long"
+        with self._said:
+            told = self._said.read()
+        if reason and not told:
+            _tell(reason)
 
     def _say(self, message: Metrics | End) -> None:
         assert self._journal  # noqa: S101 - since ``begin``
@@ -193,15 +198,10 @@ class LiveRun:
         try:
             os.write(self._pipe.fileno(), f"{encode(message)}\n".encode())
         except BlockingIOError:
-            self._tell("MLflow takes too long")
+            self._lost = True
         except BrokenPipeError:
             # It ended early; its exit code is looked at in the end.
             pass
-
-    def _tell(self, reason: str) -> None:
-        if not self._told:
-            _tell(reason)
-        self._told = True
 
 
 def follow(
@@ -212,7 +212,8 @@ def follow(
     First of all, and while the training goes on, it finds out from which source that is.
 
     When ``report`` raises a UserError, say so once, wait for the end of the training and report
-    all of it once more: a server that came back gets everything, and the run its status.
+    all of it once more: a server that came back gets everything, and the run its status. A word on
+    stdout lets the training know that the user was told.
     """
     first = next(lines, None)
     if first is None:  # the training died before it said a word
@@ -226,6 +227,8 @@ def follow(
         report(description, incoming)
     except UserError as error:
         _tell(str(error))
+        with suppress(BrokenPipeError):  # the training was killed
+            os.write(STDOUT, b"told\n")
         for _ in incoming:
             pass
         with suppress(UserError):  # the user knows already

@@ -218,6 +218,18 @@ def test_a_server_that_hangs_holds_up_nothing(
 
 
 @pytest.mark.slow
+def test_trouble_is_told_once(project: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.setattr(live, "WAIT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with begun() as reporting:
+            reporting.log_epoch(1, FIGURES)
+            wait_for(lambda: "does not answer (timed out)" in capfd.readouterr().err)
+    assert reporting._child.returncode == -signal.SIGKILL  # while it tried a second time
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
 def test_a_server_that_comes_back_gets_everything(
     project: Path,
     monkeypatch: pytest.MonkeyPatch,
