@@ -156,11 +156,11 @@ def shared_config() -> Config:
     Raises:
         UserError: this is no project of DVC's.
     """
-    listed = dvc("config", "--list")
-    if listed.returncode:
+    place = dvc("cache", "dir")
+    if place.returncode:
         raise UserError("this is no folder of DVC's: run this in the folder of the project")
-    sections: Config = {"core": {}, "cache": {"dir": dvc("cache", "dir").stdout.strip()}}
-    for line in listed.stdout.splitlines():
+    sections: Config = {"core": {}, "cache": {"dir": place.stdout.strip()}}
+    for line in dvc("config", "--list").stdout.splitlines():
         key, _, value = line.partition("=")
         section, _, option = key.rpartition(".")
         if section.startswith("remote."):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from imageclf.lineage import Lineage
     from imageclf.tracing import Trace
 
-FIGURES, VERSION = ("val_", "test_"), "version."
+FIGURES, VERSION = ("test_accuracy", "test_loss", "val_accuracy", "val_loss"), "version."
 WHEREABOUTS = {True: "yes", False: "no", None: "?"}
 # Of a digest, where the whole one is one --json away.
 SHOWN_DIGITS = 12
@@ -93,9 +93,10 @@ def _rows(found: "Trace") -> Iterator[tuple[str, "RenderableType"]]:
         yield "data", "\n".join(_data(found))
     if differing := list(_differing(found)):
         yield "parameters", columns(differing)
-    figures = {name: each for name, each in found.metrics.items() if name.startswith(FIGURES)}
-    if figures:
-        yield "figures", ", ".join(f"{name} {each:.6g}" for name, each in sorted(figures.items()))
+    if figures := [
+        f"{name} {found.metrics[name]:.4f}" for name in FIGURES if name in found.metrics
+    ]:
+        yield "figures", ", ".join(figures)
     if found.outs:
         yield "outs", columns(_whereabouts(found))
     if found.unknown:
