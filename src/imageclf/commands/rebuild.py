@@ -100,4 +100,6 @@ def _reason(result: "Result") -> str:
         return "the registered version holds another file"
     if not result.machine:
         return "though the machine is the same"
+    if result.accuracy[0] is None:
+        return "its test accuracy was not kept"
     return f"more than {result.tolerance:g} apart"

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from imageclf import storage
-from imageclf.files import UserError
-from imageclf.storage import (
+from imageclf import cache
+from imageclf.cache import (
     Out,
     bare_pipeline,
     dvc,
@@ -21,6 +20,7 @@ from imageclf.storage import (
     recorded_outs,
     recorded_sources,
 )
+from imageclf.files import UserError
 
 FILE = "figures.json"
 PIPELINE = {
@@ -48,7 +48,7 @@ def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     folder = tmp_path / "ran"
     shutil.copytree(finished, folder)
     monkeypatch.chdir(folder)
-    storage.shared_config.cache_clear()
+    cache.shared_config.cache_clear()
     return folder
 
 
@@ -108,14 +108,14 @@ def add_remote(url: str, **options: str) -> None:
     assert dvc("remote", "add", "--default", "far", url).returncode == 0
     for name, value in options.items():
         assert dvc("remote", "modify", "far", name, value).returncode == 0
-    storage.shared_config.cache_clear()
+    cache.shared_config.cache_clear()
 
 
 @pytest.mark.slow
 def test_a_silent_remote_is_waited_for_some_seconds_only(
     ran: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "PATIENCE_S", 4.0)
+    monkeypatch.setattr(cache, "PATIENCE_S", 4.0)
     with socket.create_server(("127.0.0.1", 0)) as silent, laid_out(files()):
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         add_remote("s3://bucket", endpointurl=endpoint, access_key_id="a", secret_access_key="b")
@@ -132,6 +132,6 @@ def test_outside_of_a_project_one_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    storage.shared_config.cache_clear()
+    cache.shared_config.cache_clear()
     with pytest.raises(UserError, match="this is no folder of DVC's"), laid_out({}):
         pass
