@@ -172,7 +172,7 @@ def rebuild(
         folder: a new one, or an empty one.
         tolerance: how far the test accuracies may lie apart, if the machine is another one.
         from_scratch: take nothing from a cache.
-        tell: called with a line of text before each step.
+        tell: called with a line of text at each step.
 
     Returns:
         What came about; None if a stage failed.
@@ -180,8 +180,8 @@ def rebuild(
     Raises:
         UserError: as ``prepare`` does.
     """
-    tell(f"source of the commit {lineage.tags.get('git_commit', '')[:8]} -> {folder}")
     project = prepare(lineage, folder)
+    tell(f"{folder} holds the source, params.yaml and dvc.lock of {lineage.fingerprint[:8]}")
     for path in other_sources(lineage, project):
         tell(f"{path} is not the file that dvc.lock records")
     outs = [project / out.path for out in lineage.outs]

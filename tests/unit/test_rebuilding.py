@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from imageclf.files import UserError
 from imageclf.journal import Journal, Record, RunDescription
 from imageclf.lineage import Lineage
 from imageclf.origin import record_source
-from imageclf.rebuilding import Rebuilt, Result, other_sources, prepare
+from imageclf.rebuilding import Rebuilt, Result, other_sources, prepare, rebuild
 
 FINGERPRINT = "f" * 64
 
@@ -116,6 +117,73 @@ def test_what_cannot_be_rebuilt_gets_one_line_and_no_folder(
     with pytest.raises(UserError, match="again exists and is not empty: name another folder"):
         prepare(lineage, folder)
     assert [path.name for path in folder.iterdir()] == ["mine"]
+
+
+PIPELINE = {
+    "train": {
+        "cmd": "mkdir -p models/classifier && cp model.json models/classifier && test ! -e broken",
+        "deps": ["model.json"],
+        "outs": ["models/classifier"],
+    },
+    "evaluate": {
+        "cmd": "mkdir -p reports && echo '{\"accuracy\": 0.5}' > reports/metrics.json",
+        "deps": ["models/classifier"],
+        "outs": ["reports/metrics.json"],
+    },
+}
+
+
+@pytest.fixture
+def trained(project: Path) -> Lineage:
+    """A small pipeline that ran in the current folder, and what it was made from."""
+    Path("dvc.yaml").write_text(json.dumps({"stages": PIPELINE}))
+    Path("model.json").write_text(json.dumps({"fingerprint": FINGERPRINT}))
+    git("init", "--quiet")
+    for command in (["init", "--quiet"], ["repro", "--quiet"]):
+        assert dvc(*command).returncode == 0
+    Path(".gitignore").write_text("mlflow*\n/models\n/reports\n")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "start")
+    cache.shared_config.cache_clear()
+    tags = record_source(project / "none.patch")
+    description = RunDescription(FINGERPRINT, "a run", "tests", {}, {}, tags, 0)
+    files = {"params.yaml": b"", "dvc.lock": Path("dvc.lock").read_bytes()}
+    return Lineage(FINGERPRINT, record=Record(description), files=files)
+
+
+@pytest.mark.slow
+def test_what_the_cache_lacks_comes_from_the_remote_or_is_made(
+    trained: Lineage, tmp_path: Path
+) -> None:
+    def made(name: str) -> dict[str, bool]:
+        result = rebuild(trained, tmp_path / name, 0.01, False, said.append)
+        assert result
+        assert result.identical
+        return {out.recorded.path: out.made for out in result.outs}
+
+    said: list[str] = []
+    assert made("from the cache") == {"models/classifier": False, "reports/metrics.json": False}
+    assert dvc("remote", "add", "--default", "far", str(tmp_path / "far")).returncode == 0
+    assert dvc("push", "--quiet", "models/classifier").returncode == 0
+    shutil.rmtree(".dvc/cache/files")
+    cache.shared_config.cache_clear()
+    assert made("from the remote") == {"models/classifier": False, "reports/metrics.json": True}
+    assert not Path(".dvc/cache/files").exists()
+    shutil.rmtree(tmp_path / "far")
+    assert made("made") == {"models/classifier": True, "reports/metrics.json": True}
+
+
+@pytest.mark.slow
+def test_a_stage_that_fails_leaves_the_folder_to_be_looked_at(
+    trained: Lineage, tmp_path: Path
+) -> None:
+    Path("broken").touch()
+    git("add", "broken")
+    patch = tmp_path / "changes.patch"
+    lineage = tagged(trained, **record_source(patch))
+    lineage = replace(lineage, files={**lineage.files, "changes.patch": patch.read_bytes()})
+    assert rebuild(lineage, tmp_path / "again", 0.01, True, print) is None
+    assert (tmp_path / "again/dvc.yaml").exists()
 
 
 SAME = Rebuilt(Out("a", "train", "1" * 32), "1" * 32, made=True)
