@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from command import stage
+from imageclf.image_folder import fetch_images
 from imageclf.params import Params
 from imageclf.sources import fetch
 
@@ -15,11 +16,24 @@ RAW = Path("data/raw")
 
 @stage
 def main(params: Params) -> None:
-    """Bring the data set's files, each checked against its known sha256."""
-    data_set = fetch(params.data.name, RAW, Console(soft_wrap=True, highlight=False, markup=False))
-    click.echo(
-        f"fetched {data_set.title}: {len(data_set.files)} files, {decimal(data_set.bytes)} -> {RAW}"
-    )
+    """Bring the data set: known files, each checked against its sha256, or images of the user's."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if params.data.name == "image_folder":
+        images = fetch_images(params.data.source, RAW, console)
+        click.echo(
+            f"fetched {len(images.images):,} images in {len(images.class_names)} classes, "
+            f"{decimal(images.bytes)} -> {RAW}"
+        )
+        if images.left_out:
+            click.echo(
+                f"  left out: {len(images.left_out)} other files, named in {RAW}/source.json"
+            )
+    else:
+        data_set = fetch(params.data.name, RAW, console)
+        click.echo(
+            f"fetched {data_set.title}: {len(data_set.files)} files, {decimal(data_set.bytes)}"
+            f" -> {RAW}"
+        )
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ import click
 from command import stage
 from imageclf.files import read_json, write_text
 from imageclf.params import Params
-from imageclf.runtime import Runtime, prepare_runtime
+from imageclf.runtime import prepare_runtime
 
 if TYPE_CHECKING:
     from imageclf.checkpoint import Checkpoints
-    from imageclf.live import RunDescription
+    from imageclf.datasets import Split
+    from imageclf.live import LiveRun
     from imageclf.training import Position, Training
 
 PREPARED = Path("data/prepared")
@@ -31,6 +32,14 @@ def main(params: Params) -> None:
 
     A training that was interrupted goes on from its last checkpoint.
     """
+    from imageclf.live import LiveRun
+
+    with LiveRun() as live:
+        make_classifier(params, live)
+
+
+def make_classifier(params: Params, live: "LiveRun") -> None:
+    """Train it, and write it."""
     runtime = prepare_runtime(params)
 
     from imageclf.checkpoint import Checkpoints
@@ -49,13 +58,19 @@ def main(params: Params) -> None:
     )
     digests = {name: split_digest(PREPARED, name) for name in ("train", "val")}
     run = describe_run(params, fingerprint(params), digests)
+    click.echo(f"training {run.name} on {runtime.device}, {runtime.threads} thread(s)")
     checkpoints = Checkpoints(run.fingerprint, params.runtime.checkpoint_minutes)
-    begin(training, checkpoints, run, runtime)
-    train(training, checkpoints, run, runtime)
+    resumed = resume(training, checkpoints)
+    live.begin(run, runtime.device, len(training.history))
+    if params.train.sanity_checks and not resumed:
+        look(training, live, train_split, class_names)
+    train(training, checkpoints, live)
+    write_history(training)
     description = Description(
         fingerprint=run.fingerprint,
         class_names=class_names,
         image_shape=list(image_shape),
+        fit=stats["fit"],
         mean=stats["mean"],
         std=stats["std"],
         model=params.model.model_dump(),
@@ -69,36 +84,34 @@ def main(params: Params) -> None:
     )
 
 
-def begin(
-    training: "Training", checkpoints: "Checkpoints", run: "RunDescription", runtime: Runtime
-) -> None:
-    """Go on from a checkpoint if there is one; otherwise look whether training can work at all."""
-    from imageclf.sanity import check
-
-    click.echo(f"training {run.name} on {runtime.device}, {runtime.threads} thread(s)")
+def resume(training: "Training", checkpoints: "Checkpoints") -> bool:
+    """Go on from a checkpoint, if there is one."""
     checkpoints.clear_others()
-    if state := checkpoints.load():
+    state = checkpoints.load()
+    if state:
         training.restore(state)
         position = training.position
         click.echo(f"resuming in epoch {position.epoch}, after {position.images:,} images")
-    elif training.params.train.sanity_checks:
-        for warning in check(training):
-            click.secho(f"warning: {warning}", fg="red", bold=True, err=True)
+    return bool(state)
 
 
-def train(
-    training: "Training", checkpoints: "Checkpoints", run: "RunDescription", runtime: Runtime
-) -> None:
-    """Run the training to its end, reporting on the way; write its history."""
+def look(training: "Training", live: "LiveRun", train: "Split", class_names: list[str]) -> None:
+    """Before a long training, look whether it can work at all, and show its first batch."""
+    from imageclf.preview import SEEN, preview
+    from imageclf.sanity import check
+
+    for warning in check(training):
+        click.secho(f"warning: {warning}", fg="red", bold=True, err=True)
+    live.log_first_batch(vars(preview(training.params, train, class_names, SEEN)))
+
+
+def train(training: "Training", checkpoints: "Checkpoints", live: "LiveRun") -> None:
+    """Run the training to its end, reporting on the way."""
     from imageclf.display import training_display
-    from imageclf.live import LiveRun
     from imageclf.sanity import ChanceWatch
 
     watch = ChanceWatch(training.majority)
-    with (
-        LiveRun(run, runtime.device, len(training.history)) as live,
-        training_display(training) as display,
-    ):
+    with training_display(training) as display:
 
         def on_step(position: "Position") -> None:
             display.position(position)
@@ -111,6 +124,10 @@ def train(
             live.log_epoch(result.epoch, {name: getattr(result, name) for name in TRACKED})
             display.epoch(result)
             display.warn(watch.after(result, training.val_images))
+
+
+def write_history(training: "Training") -> None:
+    """Write reports/history.csv."""
     rows = (asdict(result) for result in training.history)
     table = io.StringIO()
     writer = csv.DictWriter(table, CACHED, extrasaction="ignore", lineterminator="\n")

@@ -3,17 +3,15 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import requests
+
+from trackingserver import start_mlflow, stop
 
 STORE = "mlflow.db"
 
@@ -76,6 +74,7 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             "class_names": json.dumps(["a", "b", "c", "d"]),
             "image_shape": "[8, 8]",
+            "fit": "fill",
             "fingerprint": "f" * 64,
         },
     )
@@ -87,31 +86,11 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def mlflow_server(project: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts ``mlflow ...`` on a port of loopback and waits until it answers."""
-    environment = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes that nobody needs here
-    }
     started = []
 
     def start(port: int, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1"]
-        with (project / "server.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*command, "--port", str(port)],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env=os.environ | environment,
-            )
-        started.append(process)
-        deadline = time.monotonic() + 90
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            log_text = (project / "server.log").read_text()
-            assert process.poll() is None, log_text
-            assert time.monotonic() < deadline, log_text
-            time.sleep(0.2)
-        return process
+        started.append(start_mlflow(project / "server.log", port, *arguments))
+        return started[-1]
 
     yield start
     for process in started:
@@ -123,17 +102,3 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
         return port
-
-
-def answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=5).ok
-    except requests.RequestException:
-        return False
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server and all that it started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

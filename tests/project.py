@@ -23,6 +23,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.server: dict[str, str] = {}  # variables that lead to a tracking server
         names = self.run("git", "ls-files", "--cached", "--others", "--exclude-standard", at=ROOT)
         for name in names.splitlines():
             if (ROOT / name).is_file():
@@ -34,10 +35,11 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's, with the environment's programs first and no server configured."""
+        """This process's, with the environment's programs first and no other server configured."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         site_cache = str(self.folder / ".dvc/tmp/site")
-        return kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "DVC_SITE_CACHE_DIR": site_cache}
+        path = f"{BIN}:{os.environ['PATH']}"
+        return kept | self.server | {"PATH": path, "DVC_SITE_CACHE_DIR": site_cache}
 
     def run(self, *command: str, at: Path | None = None, check: bool = True) -> str:
         """The output of a command; a failure shows it."""

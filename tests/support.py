@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from imageclf.datasets import Split
 from imageclf.params import Params, check_params, read_yaml
@@ -26,6 +28,25 @@ def changed(**changes: Any) -> dict[str, Any]:
 def make_params(**changes: Any) -> Params:
     """Checked parameters that differ from params.yaml as ``changed`` says."""
     return check_params(changed(**changes), "test")
+
+
+def write_idx(path: Path, values: NDArray[Any]) -> None:
+    """Write integers of 0 to 255 as an IDX file."""
+    header = bytes([0, 0, 8, values.ndim]) + b"".join(n.to_bytes(4, "big") for n in values.shape)
+    path.write_bytes(header + values.astype(np.uint8).tobytes())
+
+
+def photograph(seed: int, width: int = 96, height: int = 72) -> Image.Image:
+    """A smooth scene in colours, another one for every seed."""
+    spots = np.random.default_rng(seed).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    return Image.fromarray(spots).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def save_photographs(folder: Path, *names: str) -> None:
+    """A different photograph under each name."""
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        photograph(number).save(folder / name)
 
 
 def learnable_split(count: int, seed: int, side: int = 8, classes: int = 4) -> Split:

@@ -14,11 +14,14 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "params", "runtime", "images"},
+    {"files", "params", "runtime", "layout", "images"},
     {"augment", "initialization", "losses", "optimization", "checkpoint"},
     {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin"},
+    {"archives", "workers", "duplicates", "splitting", "audit"},
+    {"image_folder", "packing", "idx"},
+    {"preparation", "audit_report"},
     {"classifier"},
-    {"training", "prediction", "promotion", "recipes", "journal"},
+    {"training", "prediction", "promotion", "recipes", "journal", "preview"},
     {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store"},
     {"report", "display", "tracking", "snapshots"},
     {"registry"},
@@ -29,6 +32,10 @@ LAYERS = [
     {"commands"},
     {"cli"},
 ]
+TEMPLATES = {
+    LIBRARY / "report.py": "report.html.j2",
+    LIBRARY / "audit_report.py": "audit.html.j2",
+}
 ONLY_IN = {"click": {"cli", "commands"}, "mlflow": {"store", "tracking", "registry"}, "dvc": set()}
 
 
@@ -62,7 +69,7 @@ def needed(path: Path) -> set[str]:
         file = waiting.pop()
         found.add(file)
         waiting |= project_files(file) - found
-    templates = {LIBRARY / "report.html.j2"} if LIBRARY / "report.py" in found else set()
+    templates = {file.parent / template for file, template in TEMPLATES.items() if file in found}
     return {str(file.relative_to(ROOT)) for file in found | templates}
 
 

@@ -41,7 +41,7 @@ import torch
 
 from imageclf.checkpoint import Checkpoints
 from imageclf.classifier import build_classifier
-from imageclf.datasets import Split, pixel_stats
+from imageclf.datasets import Split
 from imageclf.params import check_params
 from imageclf.training import Training
 
@@ -52,7 +52,8 @@ split = Split(images, numpy.arange(64) % 4)
 
 
 def training():
-    classifier = build_classifier(params.model, pixel_stats(images), (28, 28), 4)
+    stats = {"mean": [images.mean() / 255], "std": [images.std() / 255]}
+    classifier = build_classifier(params.model, stats, (28, 28), 4)
     return Training(params, classifier, split, split, 4)
 
 

@@ -13,7 +13,7 @@ import requests
 
 from imageclf.files import sha256_file
 from imageclf.live import describe_run
-from imageclf.promotion import Candidate
+from imageclf.promotion import Candidate, Identity
 from imageclf.registry import Model, register
 from imageclf.tracking import synchronise
 from support import make_params
@@ -31,8 +31,8 @@ def registered(project: Path, onnx_file: Path) -> str:
     fingerprint, digests = "f" * 64, {"train": "1" * 64, "val": "2" * 64, "test": "3" * 64}
     run = synchronise(describe_run(make_params(), fingerprint, digests), [], restored=False)
     model = Model("digits", onnx_file, IMAGES[:2], CLASS_NAMES)
-    sha256 = sha256_file(onnx_file)
-    register(run, model, Candidate(fingerprint, sha256, digests["test"], 0.9, 0.8, 0.1, True))
+    identity = Identity(fingerprint, sha256_file(onnx_file), digests["test"])
+    register(run, model, Candidate(identity, (True,), 0.9, 0.8, 0.1, True, ()))
     return "models:/digits@champion"
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from imageclf.params import Augment, Params
+from imageclf.params import Augment
 
 
 def augment(images: Tensor, params: Augment) -> Tensor:
@@ -75,28 +75,6 @@ def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
     """A random permutation (int64) that depends on the seed and the epoch alone."""
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     return torch.randperm(images, generator=generator)
-
-
-def preview(images: Tensor, labels: Tensor, params: Params, classes: int) -> tuple[Tensor, Tensor]:
-    """What the network would see of packed images, and what it would be told that they are.
-
-    Drawn from a generator of its own, seeded as the training is; torch's stays as it was.
-
-    Args:
-        images: uint8, N x H x W [x C], on the CPU.
-        labels: int64, N.
-        params: ``augment`` and ``seed``.
-        classes: their number.
-
-    Returns:
-        The images (uint8, N x H x W x C) and the share of each class (float32, N x classes).
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(params.seed)
-        pixels = augment(to_pixels(images), params.augment)
-        pixels, target = mix(pixels, labels, classes, params.augment)
-    share = target if target.ndim == 2 else functional.one_hot(target, classes).float()
-    return pixels.permute(0, 2, 3, 1).round().to(torch.uint8), share
 
 
 def to_pixels(images: Tensor) -> Tensor:

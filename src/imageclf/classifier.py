@@ -25,6 +25,7 @@ class Description:
         fingerprint: sha256 over all that determined the training.
         class_names: name of each output.
         image_shape: (H, W) or (H, W, C) of the uint8 images it takes.
+        fit: how an image comes to that shape (see ``images.Fit``).
         mean: per channel, of pixels scaled to 0..1, subtracted first.
         std: per channel, divided by next.
         model: the section ``model`` of the parameters.
@@ -35,6 +36,7 @@ class Description:
     fingerprint: str
     class_names: list[str]
     image_shape: list[int]
+    fit: str
     mean: list[float]
     std: list[float]
     model: dict[str, Any]

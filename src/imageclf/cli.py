@@ -6,6 +6,7 @@ import click
 
 from imageclf.commands import examples
 from imageclf.commands.predict import predict
+from imageclf.commands.promote import promote
 from imageclf.commands.rebuild import rebuild
 from imageclf.commands.runs import runs
 from imageclf.commands.show import show
@@ -48,5 +49,5 @@ def main() -> None:
     """Choose a recipe, train it with `dvc repro`, and use what came out."""
 
 
-for command in (use, show, summary, predict, runs, sync, trace, rebuild):
+for command in (use, show, summary, predict, runs, sync, promote, trace, rebuild):
     main.add_command(command)

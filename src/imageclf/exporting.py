@@ -2,7 +2,7 @@
 
 Both files come from one traced graph with a free batch dimension: ``model.pt2`` for
 ``torch.export.load`` and ``model.onnx`` for every ONNX runtime. The ONNX file carries its class
-names, image shape and fingerprint as metadata, so that it can be used without this project.
+names, image shape, fit and fingerprint as metadata, so that it can be used without this project.
 """
 
 import json
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from imageclf.classifier import Classifier, Description
 from imageclf.datasets import Pixels
-from imageclf.files import UserError
+from imageclf.files import UserError, sha256_file
 
 BATCHES = (1, 2, 7)
 ONNX_OPSET = 18
@@ -88,6 +88,7 @@ def parity(
             )
     return {
         "agree": True,
+        "sha256": {name: sha256_file(folder / name) for name in runners},
         "tolerance": tolerance,
         "batches": list(BATCHES),
         "largest_difference": {name: float(f"{value:.3g}") for name, value in largest.items()},
@@ -117,6 +118,7 @@ def _export_onnx(
     metadata = {
         "class_names": description.class_names,
         "image_shape": description.image_shape,
+        "fit": description.fit,
         "fingerprint": description.fingerprint,
     }
     for key, value in metadata.items():

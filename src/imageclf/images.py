@@ -7,21 +7,25 @@ the same upright uint8 pixels, or are refused with a reason. Colour profiles are
 import io
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from imageclf.files import UserError
+from imageclf.layout import is_image
 
 Pixels = NDArray[np.uint8]
+# How an image comes to the sides asked for. crop: the shorter side is scaled to 255/224 of them and
+# the centre cut out, the common way with photographs; fill: the same without that margin;
+# pad: all of the image, with black beside it; stretch: all of it, its proportions changed.
+Fit = Literal["crop", "fill", "pad", "stretch"]
 
-IMAGE_SUFFIXES = (
-    *(".jpeg", ".jpg", ".png", ".gif", ".webp", ".avif", ".jp2"),
-    *(".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm"),
-)
 # 256 MiB as RGB, the size from which Pillow warns. A file of a few bytes can claim far more.
 MAX_PIXELS = 2**28 // 3
 # What lies behind transparent pixels.
@@ -30,12 +34,22 @@ BACKGROUND = "white"
 # enlarges smoothly, and unlike LANCZOS it hardly rings at the hard edges of digits and clothes.
 # It is the filter that `transform` uses: the network meets what it was trained on.
 FILTER = Image.Resampling.BICUBIC
+# Of photographs twice as many a second, and what the networks of torchvision were trained with.
+PHOTO_FILTER = Image.Resampling.BILINEAR
 # JPEG decodes at 1/2, 1/4 or 1/8 for much less work. Down to 8 times the side asked for, that moves
 # no pixel by more than one level (measured on photographs; at 2 times it is up to 34 levels).
 JPEG_OVERSAMPLING = 8
 # Grey images of 32 bits do not say which value is white: it is the first of these that is not
 # exceeded.
 WHITE_VALUES = (1, 255, 2**16 - 1, 2**31 - 1)
+GREY_MODES = {"1", "L", "LA", "La", "F"}
+
+_FITTED: dict[str, Callable[..., Image.Image]] = {
+    "crop": partial(ImageOps.fit, method=PHOTO_FILTER, bleed=(1 - 224 / 255) / 2),
+    "fill": partial(ImageOps.fit, method=FILTER),
+    "pad": partial(ImageOps.pad, method=PHOTO_FILTER),
+    "stretch": partial(Image.Image.resize, resample=PHOTO_FILTER),
+}
 
 # https://exiftool.org/TagNames/EXIF.html, tag 0x0112: what turns each orientation upright.
 _UPRIGHT = {
@@ -47,6 +61,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = {turn for orientation, turn in _UPRIGHT.items() if orientation >= 5}
 _GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -94,17 +109,37 @@ class _PillowSilenced:
 _pillow_silenced = _PillowSilenced()
 
 
-def decode(source: Path | bytes, image_shape: Sequence[int]) -> Pixels:
-    """Read an image, turn it upright, scale its shorter side to fit and crop the centre.
+@dataclass(frozen=True)
+class Decoded:
+    """An image as the network gets it, and what it was before.
+
+    Attributes:
+        pixels: uint8, of the shape asked for.
+        height: of the whole image, upright, in pixels.
+        width: likewise.
+        changes: what was done to its values and its orientation, in a few words each.
+    """
+
+    pixels: Pixels
+    height: int
+    width: int
+    changes: tuple[str, ...]
+
+
+def decode(source: Path | bytes, image_shape: Sequence[int], fit: Fit = "fill") -> Pixels:
+    """The pixels of an image, as ``read`` gives them."""
+    return read(source, image_shape, fit).pixels
+
+
+def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
+    """Read an image, turn it upright and bring it to the shape asked for.
 
     Of an animation the first frame is read. Transparent images are laid over white.
 
     Args:
         source: a file, or the content of one.
         image_shape: (H, W) for grey, (H, W, 3) for RGB.
-
-    Returns:
-        uint8 of shape ``image_shape``.
+        fit: how it comes to H x W.
 
     Raises:
         ImageError: the file is missing, no image, damaged, cut short, or of over MAX_PIXELS pixels.
@@ -117,15 +152,31 @@ def decode(source: Path | bytes, image_shape: Sequence[int]) -> Pixels:
         with _pillow_silenced, _opened(content) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
+            size, changes = image.size, _changes(image, mode)
             side = JPEG_OVERSAMPLING * max(height, width)
             image.draft(mode, (side, side))
             image.load()
-            upright = _turned_upright(image)
-        fitted = ImageOps.fit(_eight_bits(upright, mode), (width, height), FILTER)
+            turn = _turn(image)
+            upright = image if turn is None else image.transpose(turn)
+        fitted = _FITTED[fit](_eight_bits(upright, mode), (width, height))
     # Damaged files make Pillow raise nearly anything: KeyError, struct.error, SyntaxError, ...
     except Exception as error:
         raise ImageError(path, _reason(error)) from error
-    return np.array(fitted)
+    if turn is not None:
+        changes = ("turned upright", *changes)
+    if turn in _SIDEWAYS:
+        size = size[::-1]
+    return Decoded(np.array(fitted), size[1], size[0], changes)
+
+
+def has_colour(content: bytes) -> bool:
+    """Whether an image claims to hold more than greys; False for what is no image."""
+    try:
+        with _pillow_silenced, _opened(content) as image:
+            return not _is_grey(image)
+    # As in ``read``, which later says what is wrong with the file.
+    except Exception:
+        return False
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -133,7 +184,7 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if is_image(path.name)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
@@ -147,13 +198,33 @@ def _opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
-def _turned_upright(image: Image.Image) -> Image.Image:
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
-        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     # Broken EXIF data, which Pillow reports in many ways, tells nothing: as if there were none.
     except Exception:
-        return image
-    return image if turn is None else image.transpose(turn)
+        return None
+
+
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in GREY_MODES or image.mode.startswith("I")
+
+
+def _changes(image: Image.Image, mode: str) -> tuple[str, ...]:
+    """What becomes of the values of an image that is opened and not yet loaded."""
+    deep = (
+        image.mode == "F" or image.mode.startswith("I") or ";16" in str(getattr(image, "tile", ""))
+    )
+    grey = _is_grey(image)
+    changes = {
+        "more than 8 bits scaled to 8": deep,
+        "CMYK to RGB": image.mode == "CMYK",
+        "palette looked up": image.mode in {"P", "PA"},
+        f"transparency over {BACKGROUND}": image.has_transparency_data,
+        "colour to grey": mode == "L" and not grey,
+        "grey to RGB": mode == "RGB" and grey,
+    }
+    return tuple(change for change, made in changes.items() if made)
 
 
 def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
@@ -163,7 +234,7 @@ def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
     elif image.has_transparency_data:
         behind = Image.new("RGBA", image.size, BACKGROUND)
         image = Image.alpha_composite(behind, image.convert("RGBA"))
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _scaled_grey(image: Image.Image) -> Image.Image:

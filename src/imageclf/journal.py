@@ -85,6 +85,19 @@ class End:
 
 
 @dataclass(frozen=True)
+class FirstBatch:
+    """A .npz file that holds what ``plots.pairs`` takes: what the network sees first.
+
+    It goes to MLflow while a long training has only begun; the journal need not keep it.
+    """
+
+    file: str
+
+
+Message = Metrics | FirstBatch | End
+
+
+@dataclass(frozen=True)
 class Record:
     """What the journal tells of a run.
 
@@ -124,7 +137,7 @@ class Journal:
         if not self._points.exists():
             return []
         lines = self._points.read_text().split("\n")[:-1]  # a line that was torn has no end
-        return [decode(line) for line in lines]
+        return [each for each in map(decode, lines) if not isinstance(each, FirstBatch)]
 
     @contextmanager
     def training(self, description: RunDescription, epochs: int) -> Iterator[None]:
@@ -221,15 +234,18 @@ def trained_here(fingerprint: str) -> bool:
     return LATEST.exists() and LATEST.read_text() == fingerprint
 
 
-def encode(message: RunDescription | Metrics | End) -> str:
+def encode(message: RunDescription | Message) -> str:
     """A message as one line of JSON."""
     return json.dumps(asdict(message))
 
 
-def decode(line: str) -> Metrics | End:
-    """The ``Metrics`` or ``End`` that a line holds."""
+def decode(line: str) -> Message:
+    """The message that a line holds."""
     message = json.loads(line)
-    return End(**message) if "status" in message else Metrics(**message)
+    for kind in (End, FirstBatch):
+        if message.keys() == kind.__dataclass_fields__.keys():
+            return kind(**message)
+    return Metrics(**message)
 
 
 def now_ms() -> int:

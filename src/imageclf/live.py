@@ -17,14 +17,16 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from imageclf.files import UserError, write_text
 from imageclf.journal import (
     EXPERIMENT,
     LATEST,
     End,
+    FirstBatch,
     Journal,
+    Message,
     Metrics,
     RunDescription,
     decode,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     import torch
 
 WAIT_S = 15.0
+FIRST_BATCH = Path(".imageclf/first_batch.npz")
 
 
 def describe_run(
@@ -93,32 +96,24 @@ class Patch(File):
     commit: str = ""
 
 
-Item = Metrics | Dataset | File | End
+Item = Message | Dataset | File
 
 
 class LiveRun:
     """Reports a training to MLflow while the block runs; trouble there never reaches the block.
 
-    An exception in the block ends the run as FAILED, Ctrl-C and the death of this process as
-    KILLED. Where MLflow cannot be told, one line on stderr says why. The journal keeps all of it.
-
-    Args:
-        description: of the run.
-        device: on which is trained.
-        epochs: that an earlier process finished, if the training goes on from its checkpoint.
+    The process that tells MLflow starts with the block, so that it is ready when there is something
+    to tell. An exception after ``begin`` ends the run as FAILED, Ctrl-C and the death of this
+    process as KILLED. Where MLflow cannot be told, one line on stderr says why. The journal keeps
+    all of it.
     """
 
-    def __init__(
-        self, description: RunDescription, device: "torch.device", epochs: int = 0
-    ) -> None:
-        self._description = replace(description, origin=machine_tags(device))
-        self._epochs = epochs
-        self._journal = Journal(description.fingerprint)
+    def __init__(self) -> None:
+        self._journal: Journal | None = None
         self._held = ExitStack()
         self._told = False
 
     def __enter__(self) -> Self:
-        self._held.enter_context(self._journal.training(self._description, self._epochs))
         self._child = subprocess.Popen(
             [sys.executable, "-m", "imageclf.tracking"],
             stdin=subprocess.PIPE,
@@ -128,8 +123,28 @@ class LiveRun:
         assert self._child.stdin  # noqa: S101 - a pipe was asked for
         self._pipe = self._child.stdin
         os.set_blocking(self._pipe.fileno(), False)
-        self._send(self._description)
         return self
+
+    def begin(self, description: RunDescription, device: "torch.device", epochs: int) -> None:
+        """Start the run, or go on with it.
+
+        Args:
+            description: of the run.
+            device: on which is trained.
+            epochs: that an earlier process finished, if the training goes on from its checkpoint.
+        """
+        description = replace(description, origin=machine_tags(device))
+        self._journal = Journal(description.fingerprint)
+        self._held.enter_context(self._journal.training(description, epochs))
+        self._send(description)
+
+    def log_first_batch(self, preview: Mapping[str, Any]) -> None:
+        """Report what the network sees first, in what ``plots.pairs`` takes. Never waits."""
+        import numpy as np
+
+        FIRST_BATCH.parent.mkdir(exist_ok=True)
+        np.savez(FIRST_BATCH, allow_pickle=False, **preview)
+        self._send(FirstBatch(str(FIRST_BATCH)))
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Report the figures of an epoch, counted from 1. Never waits."""
@@ -141,9 +156,14 @@ class LiveRun:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._journal is None:
+            self._pipe.close()
+            self._child.kill()
+            self._child.wait()
+            return
         with self._held:
             if kind is None:
-                write_text(LATEST, self._description.fingerprint)
+                write_text(LATEST, self._journal.fingerprint)
             ctrl_c = kind is not None and issubclass(kind, KeyboardInterrupt)
             self._say(End("KILLED" if ctrl_c else "FAILED" if kind else "FINISHED", now_ms()))
             self._pipe.close()
@@ -162,10 +182,11 @@ class LiveRun:
                 self._tell(f"the process that reports to MLflow ended with code {code}")
 
     def _say(self, message: Metrics | End) -> None:
+        assert self._journal  # noqa: S101 - since ``begin``
         self._journal.say(message)
         self._send(message)
 
-    def _send(self, message: RunDescription | Metrics | End) -> None:
+    def _send(self, message: RunDescription | Message) -> None:
         # A line of an epoch is shorter than PIPE_BUF (4096 bytes), so it is written whole or not
         # at all; the first line is longer, but the pipe is empty then and takes 64 KiB.
         try:
@@ -183,7 +204,7 @@ class LiveRun:
 
 
 def follow(
-    lines: Iterator[str], report: Callable[[RunDescription, Iterable[Metrics | End]], None]
+    lines: Iterator[str], report: Callable[[RunDescription, Iterable[Message]], None]
 ) -> None:
     """The child's side: read what the training says until it ends, and ``report`` it as it comes.
 
@@ -198,7 +219,7 @@ def follow(
     description = RunDescription(**json.loads(first))
     journal = Journal(description.fingerprint)
     description = replace(description, origin=description.origin | journal.add_source())
-    received: list[Metrics | End] = []
+    received: list[Message] = []
     incoming = _received(lines, received, journal)
     try:
         report(description, incoming)
@@ -210,9 +231,7 @@ def follow(
             report(description, received)
 
 
-def _received(
-    lines: Iterator[str], received: list[Metrics | End], journal: Journal
-) -> Iterator[Metrics | End]:
+def _received(lines: Iterator[str], received: list[Message], journal: Journal) -> Iterator[Message]:
     """What the lines say, each also kept in ``received``; the last one is the end.
 
     Who was killed could not write its end into the journal.
@@ -221,9 +240,10 @@ def _received(
         received.append(decode(line))
         yield received[-1]
     if not received or not isinstance(received[-1], End):
-        received.append(End("KILLED", now_ms()))
-        journal.say(received[-1])
-        yield received[-1]
+        end = End("KILLED", now_ms())
+        received.append(end)
+        journal.say(end)
+        yield end
 
 
 def _tell(reason: str) -> None:

@@ -25,7 +25,7 @@ IMAGE_SIZES = {
     "resnet": range(28, 65),
 }
 TORCHVISION_SIZES = range(32, 513)
-CLASSES = 10  # of each data set that `data.name` can be
+CLASSES = 10  # of each data set that `data.name` can be, but for image_folder
 OUTPUT_OF_LOSS = {"nll": "log_softmax", "cross_entropy": "logits", "mse": "softmax"}
 
 
@@ -38,13 +38,36 @@ class Section(BaseModel):
 class Data(Section):
     """Which labelled images."""
 
-    name: Literal["digits", "mnist", "fashion_mnist"]
+    name: Literal["digits", "mnist", "fashion_mnist", "image_folder"]
+    source: str
+    group_pattern: str
+    max_bad_fraction: Fraction
+    max_leak_fraction: Fraction
+
+    @field_validator("group_pattern")
+    @classmethod
+    def the_pattern_is_a_regular_expression(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        return pattern
+
+    @model_validator(mode="after")
+    def an_image_folder_has_a_source(self) -> Self:
+        if self.name == "image_folder" and not self.source:
+            raise ValueError(
+                "name: image_folder needs source: a folder, a zip or tar file, or the URL of one"
+            )
+        return self
 
 
 class Transform(Section):
     """How raw images become packed arrays and splits."""
 
     image_size: Annotated[int, Field(ge=4, le=512)]
+    channels: Literal["auto", 1, 3]
+    fit: Literal["crop", "pad", "stretch"]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
 
@@ -197,7 +220,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def top_k_leaves_a_class_out(self) -> Self:
-        if self.evaluate.top_k >= CLASSES:
+        if self.data.name != "image_folder" and self.evaluate.top_k >= CLASSES:
             raise ValueError(
                 f"evaluate.top_k: {self.evaluate.top_k} is no less than {CLASSES} classes"
             )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imageclf.files import UserError
-from imageclf.images import ImageError, Pixels, decode
+from imageclf.images import Fit, ImageError, Pixels, decode
 
 MODEL_FILE = "model.onnx"
 BATCH = 64
@@ -41,6 +41,7 @@ class ExportedClassifier:
     session: Any
     class_names: list[str]
     image_shape: tuple[int, ...]
+    fit: Fit
     fingerprint: str
 
     def probabilities(self, images: Pixels) -> NDArray[np.float32]:
@@ -54,7 +55,7 @@ class ExportedClassifier:
         Files are decoded by several threads a bounded number ahead, so that memory does not grow
         with the number of paths.
         """
-        with closing(_decoded(paths, self.image_shape)) as decoded:
+        with closing(_decoded(paths, self.image_shape, self.fit)) as decoded:
             while batch := list(islice(decoded, BATCH)):
                 images = [image for _, image in batch if not isinstance(image, ImageError)]
                 rows = iter(self.probabilities(np.stack(images)) if images else ())
@@ -91,11 +92,12 @@ def load_exported(path: Path) -> ExportedClassifier:
             session,
             json.loads(metadata["class_names"]),
             tuple(json.loads(metadata["image_shape"])),
+            metadata["fit"],
             metadata["fingerprint"],
         )
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"{file} does not say its class names, image shape and fingerprint ({error}): "
+            f"{file} does not say its class names, image shape, fit and fingerprint ({error}): "
             "was it made by `dvc repro`?"
         ) from None
 
@@ -109,13 +111,13 @@ def likeliest(
 
 
 def _decoded(
-    paths: Iterable[Path], image_shape: Sequence[int]
+    paths: Iterable[Path], image_shape: Sequence[int], fit: Fit
 ) -> Generator[tuple[Path, Pixels | ImageError], None, None]:
     pool = ThreadPoolExecutor()
     waiting: deque[tuple[Path, Future[Pixels | ImageError]]] = deque()
     try:
         for path in paths:
-            waiting.append((path, pool.submit(_image_or_error, path, image_shape)))
+            waiting.append((path, pool.submit(_image_or_error, path, image_shape, fit)))
             if len(waiting) == DECODED_AHEAD:
                 done, result = waiting.popleft()
                 yield done, result.result()
@@ -126,8 +128,8 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _image_or_error(path: Path, image_shape: Sequence[int]) -> Pixels | ImageError:
+def _image_or_error(path: Path, image_shape: Sequence[int], fit: Fit) -> Pixels | ImageError:
     try:
-        return decode(path, image_shape)
+        return decode(path, image_shape, fit)
     except ImageError as error:
         return error

@@ -11,7 +11,7 @@ from imageclf.journal import Journal, Metrics, Record, now_ms, trained_here
 from imageclf.live import Dataset, File, Item, Patch, describe_run
 from imageclf.origin import record_source
 from imageclf.params import Params, load_params, tracked_values
-from imageclf.promotion import Candidate
+from imageclf.promotion import PARITY, PREDICTIONS, Identity, read_candidate
 from imageclf.registry import Model, Registration
 from imageclf.registry import register as register_model
 from imageclf.snapshots import LOCK, MODEL, PARAMS, Snapshot, checked_out, pipeline_files
@@ -73,7 +73,7 @@ class Outs:
     """
 
     def __init__(self, folder: Path) -> None:
-        for path in (HISTORY, ONNX, TEST_IMAGES):
+        for path in (HISTORY, ONNX, TEST_IMAGES, PREDICTIONS):
             if not (folder / path).exists():
                 raise UserError(f"{path} is missing: run `dvc repro` to make it")
         self._folder = folder
@@ -108,7 +108,8 @@ class Outs:
             *self._datasets(params["data.name"]),
             *self._files(record),
         ]
-        candidate = self._candidate()
+        identity = Identity(self.fingerprint, sha256_file(model.path), self.digests["test"])
+        candidate = read_candidate(self._folder, identity)
         run = synchronise(record.description, items, record.restored, self._ended(record))
         registration = register_model(run, model, candidate)
         if digest:
@@ -142,26 +143,13 @@ class Outs:
 
     def _files(self, record: Record) -> Iterator[File]:
         reports = self._folder / REPORTS
-        for name in ("data.json", "history.csv", "metrics.json"):
+        for name in ("data.json", "data.html", "history.csv", "metrics.json"):
             yield File(reports / name, "reports")
-        if (reports / "evaluation").exists():
-            yield File(reports / "evaluation", "reports/evaluation")
+        yield File(reports / "evaluation", "reports/evaluation")
+        yield File(self._folder / PARITY, str(PARITY.parent))
         for name in (PARAMS, LOCK):
             if (path := self.journal.folder / name).exists():
                 yield File(path)
         commit = record.description.origin.get("git_commit")
         if commit and self.journal.patch.exists():
             yield Patch(self.journal.patch, commit=commit)
-
-    def _candidate(self) -> Candidate:
-        """The model's figures, for the gate."""
-        figures = read_json(self._folder / METRICS)
-        return Candidate(
-            fingerprint=self.fingerprint,
-            sha256=sha256_file(self._folder / ONNX),
-            test_digest=self.digests["test"],
-            accuracy=figures["accuracy"],
-            accuracy_low=figures["accuracy_low"],
-            majority_accuracy=figures["majority_accuracy"],
-            exports_agree=read_json(self._folder / EXPORTED / "parity.json")["agree"],
-        )

@@ -5,11 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from matplotlib.figure import Figure
 
 from imageclf import plots
-from imageclf.augment import epoch_order, preview
 from imageclf.classifier import Classifier, Description
 from imageclf.datasets import Split
 from imageclf.evaluation import (
@@ -21,12 +18,11 @@ from imageclf.evaluation import (
 )
 from imageclf.files import write_text
 from imageclf.params import Params
+from imageclf.preview import SEEN, preview
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SEEN = 16
-LEAST_SHARE = 0.005
 LABELS = {
     "accuracy_low": "accuracy at least (99 % confidence)",
     "majority_accuracy": "always guessing the commonest class",
@@ -75,33 +71,11 @@ def draw_training(
     }
     first_layer = next(value for value in weights.values() if value.ndim in {2, 4})
     for name, figure in (
-        ("first_batch", seen_images(params, train, class_names, SEEN)),
+        ("first_batch", plots.pairs(**vars(preview(params, train, class_names, SEEN)))),
         ("filters", plots.first_filters(first_layer, train.images.shape[1:])),
         ("weights", plots.weight_histograms(weights)),
     ):
         plots.save_figure(figure, folder / f"{name}.png")
-
-
-def seen_images(params: Params, train: Split, class_names: Sequence[str], count: int) -> Figure:
-    """The first train images of the first epoch as they are and as the network sees them."""
-    first = epoch_order(len(train), params.seed, epoch=1)[:count].numpy()
-    images, labels = train.images[first], train.labels[first]
-    seen, shares = preview(
-        torch.from_numpy(images), torch.from_numpy(labels), params, len(class_names)
-    )
-    return plots.pairs(
-        images,
-        seen.numpy(),
-        [class_names[label] for label in labels],
-        [_mixture(share, class_names) for share in shares.tolist()],
-    )
-
-
-def _mixture(share: Sequence[float], class_names: Sequence[str]) -> str:
-    """Which classes an image was mixed from, a line each; nothing where it is of one class."""
-    parts = sorted(zip(share, class_names, strict=True), reverse=True)
-    lines = [f"{part:.0%} {name}" for part, name in parts if part >= LEAST_SHARE]
-    return "\n".join(lines) if len(lines) > 1 else ""
 
 
 def warnings(figures: dict[str, float]) -> list[str]:

@@ -23,6 +23,9 @@ PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES
 HASTY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 LOCK_WAIT_S = 120
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+# What a user and password must not hold as they are: libraries disagree where such an address is
+# cut, and say the piece that they take for the port.
+LOGIN = re.compile(r"(https?|postgresql|mysql|mssql)[^:]*://[^\s/?#\\\[\]]*@[^@]*", re.IGNORECASE)
 
 
 class TrackingError(UserError):
@@ -30,8 +33,18 @@ class TrackingError(UserError):
 
 
 def tracking_uri(root: Path) -> str:
-    """Where the runs are: ``MLFLOW_TRACKING_URI``, or a database in the project's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db"
+    """Where the runs are: ``MLFLOW_TRACKING_URI``, or a database in the project's root.
+
+    Raises:
+        TrackingError: that is no address, or one whose password might be printed.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db"
+    if "@" in uri and not uri.startswith("sqlite:") and not LOGIN.fullmatch(uri):
+        raise TrackingError(
+            "MLFLOW_TRACKING_URI cannot be read: write special characters of the password as %XX, "
+            "or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+        )
+    return uri
 
 
 class Store:
@@ -115,7 +128,7 @@ def _plain_words(error: Exception, store: str) -> str | None:
     if not isinstance(error, MlflowException | SQLAlchemyError | OSError):
         return None
     chain: list[BaseException] = [error]
-    while below := chain[-1].__cause__ or chain[-1].__context__:
+    while below := chain[-1].__cause__ or chain[-1].__context__ or _wrapped(chain[-1]):
         chain.append(below)
     cause = getattr(chain[-1], "strerror", None) or chain[-1]
     if getattr(error, "error_code", None) in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
@@ -126,6 +139,12 @@ def _plain_words(error: Exception, store: str) -> str | None:
     if any(isinstance(link, SQLAlchemyError) for link in chain):
         return f"the tracking database {store} cannot be used ({cause})"
     return f"MLflow at {store}: {shown(' '.join(str(error).split()))[:300]}"
+
+
+def _wrapped(error: BaseException) -> BaseException | None:
+    """The error that another one only carries, as urllib3's do."""
+    last = error.args[-1] if error.args else None
+    return last if isinstance(last, BaseException) else None
 
 
 def shown(text: str) -> str:

@@ -11,12 +11,16 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from imageclf.files import UserError
 from imageclf.journal import (
     EXPERIMENT,
     End,
+    FirstBatch,
+    Message,
     Metrics,
     RunDescription,
     journals,
@@ -75,7 +79,7 @@ def tag_snapshot(run: "RunInfo", digest: str) -> None:
         store.client.set_tag(run.run_id, SNAPSHOT, digest)
 
 
-def report(description: RunDescription, items: Iterable[Metrics | End]) -> None:
+def report(description: RunDescription, items: Iterable[Message]) -> None:
     """Write what a training says to its run as it comes; raises as ``synchronise`` does."""
     with opened_store(HASTY) as store:
         run = _Runs(store).run(description, {}, training=True)
@@ -186,6 +190,8 @@ class _RunWriter:
                     self._client.log_artifacts(run_id, str(path), folder)
                 case File(path, folder):
                     self._client.log_artifact(run_id, str(path), folder)
+                case FirstBatch(file):
+                    self._draw_first_batch(file)
                 case End(status, time):
                     self._client.set_terminated(run_id, status, time)
 
@@ -206,6 +212,17 @@ class _RunWriter:
             self._client.set_tag(self.info.run_id, tag, "true")
         elif tag in self._data.tags:
             self._client.delete_tag(self.info.run_id, tag)
+
+    def _draw_first_batch(self, file: str) -> None:
+        """Where the stage evaluate puts the same picture, when the training is done."""
+        import numpy as np
+
+        from imageclf.plots import pairs, save_figure
+
+        with np.load(file) as arrays, TemporaryDirectory() as folder:
+            picture = Path(folder) / "first_batch.png"
+            save_figure(pairs(**arrays), picture)
+            self._client.log_artifact(self.info.run_id, str(picture), "reports/evaluation")
 
     def _write_dataset(self, item: Dataset) -> None:
         """Name a split as an input of the run; MLflow keeps equal ones once."""

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from imageclf.augment import augment, mix, preview
+from imageclf.augment import augment, mix
 from imageclf.params import Augment
 from support import make_params
 
@@ -139,19 +139,3 @@ def test_mixing_is_off_by_default_and_draws_one_kind_where_both_are_asked_for() 
         mixed, _ = mix(torch.where(images > 127, 255.0, 0.0), labels, 4, both)
         kinds.add(bool(((mixed > 0) & (mixed < 255)).any()))
     assert kinds == {True, False}
-
-
-@pytest.mark.parametrize("shape", [(6, 8, 8), (6, 8, 8, 3)])
-def test_a_preview_shows_the_pixels_and_leaves_the_generator_alone(shape: tuple[int, ...]) -> None:
-    images = torch.randint(0, 256, shape, dtype=torch.uint8)
-    labels = torch.arange(6) % 4
-    before = torch.get_rng_state()
-    plain, share = preview(images, labels, make_params(), classes=4)
-    assert torch.equal(plain.reshape(shape), images)
-    assert torch.equal(share, torch.eye(4)[labels])
-    changed, _ = preview(images, labels, make_params(augment__shift=2), classes=4)
-    assert not torch.equal(changed.reshape(shape), images)
-    _, share = preview(images, labels, make_params(augment__mixup=1.0), classes=4)
-    assert share.shape == (6, 4)
-    assert ((share > 0).sum(dim=1) == 2).any()
-    assert torch.equal(torch.get_rng_state(), before)

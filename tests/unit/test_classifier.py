@@ -22,6 +22,7 @@ def description(**changes: object) -> Description:
         "fingerprint": "f" * 64,
         "class_names": [str(digit) for digit in range(10)],
         "image_shape": [28, 28],
+        "fit": "fill",
         **STATS,
         "model": make_params().model.model_dump(),
         "data": {"train": "a" * 64, "val": "b" * 64},

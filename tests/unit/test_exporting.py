@@ -10,7 +10,7 @@ from test_classifier import STATS, description
 
 from imageclf.classifier import Classifier, Description, build_classifier
 from imageclf.exporting import export, parity
-from imageclf.files import UserError
+from imageclf.files import UserError, sha256_file
 from support import make_params
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 28, 28)).astype(np.uint8)
@@ -29,6 +29,9 @@ def test_both_files_agree_with_the_model(exported: tuple[Classifier, Description
     classifier, _, folder = exported
     proof = parity(classifier, IMAGES, folder, tolerance=1e-5)
     assert proof["agree"]
+    assert proof["sha256"] == {
+        name: sha256_file(folder / name) for name in ("model.onnx", "model.pt2")
+    }
     assert set(proof["largest_difference"]) == {"model.onnx", "model.pt2"}
 
 

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from imageclf.images import MAX_PIXELS, ImageError, decode, find_images
-from support import ROOT
+from imageclf.images import MAX_PIXELS, ImageError, decode, find_images, has_colour, read
+from support import ROOT, photograph
 
 SHARED = ROOT / "../shared/data"
 BAD = SHARED / "bad_inputs"
@@ -302,19 +302,16 @@ def test_decoding_a_jpeg_at_a_fraction_moves_no_pixel_by_more_than_a_level(
         assert difference(decode(path, shape), decode(encoded(whole), shape)) <= 1
 
 
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(name + data))
+    return struct.pack(">I", len(data)) + name + data + check
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds a few bytes."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    data = zlib.compress(bytes(1000))
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in parts)
 
 
 @pytest.mark.parametrize("height", [MAX_PIXELS // 10_000 + 1, 100_000])
@@ -389,3 +386,78 @@ def test_images_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     assert find_images(tmp_path) == sorted(tmp_path / name for name in names)
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (300, 451), (224, 224)])
+def test_crop_is_resize_255_and_centre_crop_224(width: int, height: int) -> None:
+    from torchvision.transforms.v2 import functional
+
+    image = photograph(3, width, height)
+    resized = functional.resize(image, [255], functional.InterpolationMode.BILINEAR)
+    expected = np.asarray(functional.center_crop(resized, [224, 224]))
+    found, filled = (
+        decode(encoded(image), (224, 224, 3), fit).astype(int) for fit in ("crop", "fill")
+    )
+    # torchvision rounds the place of the crop, here 15.5 pixels from the side.
+    assert np.abs(found - expected).mean() < 2
+    assert np.abs(filled - expected).mean() > 8
+
+
+def test_pad_keeps_the_whole_image_between_black_bars() -> None:
+    found = decode(encoded(Image.new("RGB", (40, 20), "red")), (20, 20, 3), "pad")
+    assert (found[5:15] == (255, 0, 0)).all()
+    assert (found[:5] == 0).all()
+    assert (found[15:] == 0).all()
+
+
+def test_stretch_keeps_every_corner() -> None:
+    image = Image.fromarray(np.array([[10, 90, 170], [60, 140, 250]], dtype=np.uint8))
+    found = decode(encoded(image.resize((60, 20), 0)), (30, 30), "stretch")
+    corners = found[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert corners.tolist() == [10, 170, 60, 250]
+
+
+def png_of_16_bits(rgb: NDArray[np.uint16]) -> bytes:
+    """A PNG of 16 bits a channel, which Pillow reads and cannot write."""
+    height, width, _ = rgb.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rgb)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in parts)
+
+
+def test_colours_of_16_bits_are_scaled() -> None:
+    rgb = np.random.default_rng(5).integers(0, 2**16, (12, 12, 3)).astype(np.uint16)
+    found = read(png_of_16_bits(rgb), (12, 12, 3), "fill")
+    assert difference(found.pixels, rgb / 257) <= 1
+    assert found.changes == ("more than 8 bits scaled to 8",)
+
+
+def test_what_was_changed_is_told() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = encoded(Image.new("L", (30, 20), 90), exif=exif)
+    found = read(grey, (8, 8, 3), "fill")
+    assert (found.height, found.width) == (30, 20)
+    assert found.changes == ("turned upright", "grey to RGB")
+    plain = read(encoded(photograph(1), "JPEG"), (8, 8, 3), "crop")
+    assert (plain.height, plain.width, plain.changes) == (72, 96, ())
+    # Decoded at a fraction, and still told in full.
+    large = read(encoded(photograph(1, 4000, 3000), "JPEG"), (8, 8, 3), "crop")
+    assert (large.height, large.width) == (3000, 4000)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("L", (4, 4)), False),
+        (Image.new("1", (4, 4)), False),
+        (Image.new("LA", (4, 4)), False),
+        (Image.new("I;16", (4, 4)), False),
+        (Image.new("RGB", (4, 4)), True),
+        (Image.new("P", (4, 4)), True),
+    ],
+)
+def test_a_header_tells_whether_there_is_colour(image: Image.Image, expected: bool) -> None:
+    assert has_colour(encoded(image)) is expected
+    assert has_colour(b"no image") is False

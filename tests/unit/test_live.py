@@ -5,7 +5,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from imageclf.files import UserError
 from imageclf.journal import End, Journal, Metrics, RunDescription, trained_here
 from imageclf.live import LiveRun, describe_run, follow
 from imageclf.origin import machine_tags
-from support import ROOT, make_params
+from imageclf.plots import pairs, save_figure
+from imageclf.preview import preview
+from support import ROOT, learnable_split, make_params
 from webserver import Status, running_server
 
 CPU = torch.device("cpu")
@@ -30,6 +33,13 @@ WAITS = "; `dvc repro` (the register stage) fills the gap\n"
 
 def described() -> RunDescription:
     return describe_run(make_params(), FINGERPRINT, {"train": "1" * 64, "val": "2" * 64})
+
+
+@contextmanager
+def begun() -> Iterator[LiveRun]:
+    with LiveRun() as reporting:
+        reporting.begin(described(), CPU, 0)
+        yield reporting
 
 
 def the_run(folder: Path) -> Any:
@@ -49,7 +59,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def test_a_training_is_reported_while_it_goes_on(project: Path, capfd: Any) -> None:
-    with LiveRun(described(), CPU) as reporting:
+    with begun() as reporting:
         reporting.log_epoch(1, FIGURES)
         wait_for(lambda: bool((run := the_run(project)) and run.data.metrics == FIGURES))
         assert the_run(project).info.status == "RUNNING"
@@ -72,12 +82,31 @@ def test_a_training_is_reported_while_it_goes_on(project: Path, capfd: Any) -> N
     assert not journal.is_training()
 
 
+def test_a_training_that_never_began_is_not_told(project: Path, capfd: Any) -> None:
+    with pytest.raises(UserError), LiveRun() as reporting:
+        raise UserError("data/prepared is missing")
+    assert reporting._child.returncode == -signal.SIGKILL
+    assert the_run(project) is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_first_batch_is_shown_before_the_first_epoch_ends(project: Path) -> None:
+    seen = preview(make_params(), learnable_split(40, seed=0), [*"abcd"], 4)
+    with begun() as reporting:
+        reporting.log_first_batch(vars(seen))
+        wait_for(lambda: bool(list(project.glob("mlartifacts/*/artifacts/reports/*/*.png"))))
+        assert the_run(project).info.status == "RUNNING"
+    (picture,) = project.glob("mlartifacts/*/artifacts/reports/evaluation/first_batch.png")
+    save_figure(pairs(**vars(seen)), project / "expected.png")
+    assert picture.read_bytes() == (project / "expected.png").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [(UserError("the loss became nan"), "FAILED"), (KeyboardInterrupt(), "KILLED")],
 )
 def test_an_exception_ends_the_run(project: Path, error: BaseException, status: str) -> None:
-    with pytest.raises(type(error)), LiveRun(described(), CPU) as reporting:
+    with pytest.raises(type(error)), begun() as reporting:
         reporting.log_epoch(1, FIGURES)
         raise error
     run = the_run(project)
@@ -92,7 +121,8 @@ def train_badly(script: str, environment: dict[str, str]) -> subprocess.Popen[st
         "import time, torch\n"
         "from test_live import CPU, FIGURES, described\n"
         "from imageclf.live import LiveRun\n"
-        "with LiveRun(described(), CPU) as reporting:\n"
+        "with LiveRun() as reporting:\n"
+        "    reporting.begin(described(), CPU, 0)\n"
         "    reporting.log_epoch(1, FIGURES)\n"
         "    print('started', flush=True)\n"
     )
@@ -136,7 +166,7 @@ def test_a_training_killed_at_once_leaves_no_running_run(project: Path) -> None:
 def timed_training(epochs: int = 20) -> tuple[float, float]:
     """The longest time that reporting an epoch took, and the time that the end took."""
     longest = 0.0
-    with LiveRun(described(), CPU) as reporting:
+    with begun() as reporting:
         for number in range(1, epochs + 1):
             started = time.monotonic()
             reporting.log_epoch(number, FIGURES)
@@ -201,7 +231,7 @@ def test_a_server_that_comes_back_gets_everything(
 
     server = serve()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port}")
-    with LiveRun(described(), CPU) as reporting:
+    with begun() as reporting:
         reporting.log_epoch(1, FIGURES)
         wait_for(lambda: bool((run := the_run(project)) and run.data.metrics == FIGURES))
         os.killpg(server.pid, signal.SIGKILL)
@@ -223,7 +253,7 @@ def test_a_full_pipe_holds_up_nothing(
 ) -> None:
     monkeypatch.setattr(live, "WAIT_S", 0.5)
     longest = 0.0
-    with LiveRun(described(), CPU) as reporting:
+    with begun() as reporting:
         reporting._child.send_signal(signal.SIGSTOP)
         for number in range(2000):
             started = time.monotonic()
@@ -235,7 +265,7 @@ def test_a_full_pipe_holds_up_nothing(
 
 
 def test_a_child_that_dies_is_told(project: Path, capfd: Any) -> None:
-    with LiveRun(described(), CPU) as reporting:
+    with begun() as reporting:
         reporting._child.kill()
         reporting._child.wait()
         reporting.log_epoch(1, FIGURES)

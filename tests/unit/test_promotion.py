@@ -1,19 +1,45 @@
+import json
+import math
 from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from imageclf.promotion import Candidate, Scored, decide
-
-CANDIDATE = Candidate(
-    fingerprint="f" * 64,
-    sha256="a" * 64,
-    test_digest="d" * 64,
-    accuracy=0.9,
-    accuracy_low=0.86,
-    majority_accuracy=0.1,
-    exports_agree=True,
+from imageclf.files import UserError
+from imageclf.promotion import (
+    Candidate,
+    Champion,
+    Identity,
+    audit_problems,
+    decide,
+    mcnemar,
+    read_candidate,
+    read_correct,
 )
-CHAMPION = Scored(fingerprint="e" * 64, sha256="b" * 64, test_digest="d" * 64, accuracy=0.8)
+
+MODEL = Identity(fingerprint="f" * 64, sha256="a" * 64, test_digest="d" * 64)
+OTHER = Identity(fingerprint="e" * 64, sha256="b" * 64, test_digest="d" * 64)
+
+
+def paired(both: int, gained: int, lost: int, neither: int) -> tuple[Candidate, Champion]:
+    """Two models on the same test images, so many right for each of both, one or none of them."""
+    mine = [True] * (both + gained) + [False] * (lost + neither)
+    its = [True] * both + [False] * gained + [True] * lost + [False] * neither
+    candidate = Candidate(
+        identity=MODEL,
+        correct=tuple(mine),
+        accuracy=sum(mine) / len(mine),
+        accuracy_low=sum(mine) / len(mine) - 0.05,
+        majority_accuracy=0.1,
+        exports_agree=True,
+        data_problems=(),
+    )
+    return candidate, Champion(OTHER, tuple(its))
+
+
+CANDIDATE, CHAMPION = paired(both=80, gained=12, lost=2, neither=6)
 
 
 def test_the_first_good_model_is_promoted() -> None:
@@ -25,53 +51,168 @@ def test_the_first_good_model_is_promoted() -> None:
 def test_a_better_model_is_promoted() -> None:
     decision = decide(CANDIDATE, CHAMPION)
     assert decision.promoted
-    assert str(decision) == "promoted: accuracy 0.9000 beats the champion's 0.8000"
-
-
-@pytest.mark.parametrize("accuracy", [0.9, 0.95])
-def test_an_equal_or_worse_model_is_refused(accuracy: float) -> None:
-    decision = decide(CANDIDATE, replace(CHAMPION, accuracy=accuracy))
-    assert not decision.promoted
-    assert decision.reasons == (
-        f"accuracy 0.9000 is not better than the champion's {accuracy:.4f}",
+    assert str(decision) == (
+        "promoted: right where the champion is wrong: 12, wrong where it is right: 2: "
+        "it is better (p = 0.0065)"
     )
 
 
+@pytest.mark.parametrize(
+    ("gained", "lost", "reason"),
+    [
+        (31, 29, "31, wrong where it is right: 29: chance explains that (p = 0.45)"),
+        (4, 0, "4, wrong where it is right: 0: chance explains that (p = 0.062)"),
+        (0, 0, "0, wrong where it is right: 0: it is no better"),
+        (7, 7, "7, wrong where it is right: 7: it is no better"),
+        (2, 12, "2, wrong where it is right: 12: it is no better"),
+    ],
+)
+def test_an_equal_or_worse_model_is_refused(gained: int, lost: int, reason: str) -> None:
+    decision = decide(*paired(9000, gained, lost, 900))
+    assert not decision.promoted
+    assert decision.reasons == (f"right where the champion is wrong: {reason}",)
+
+
+# Agresti, Categorical Data Analysis, 2nd edition, table 10.1, and the sign test's common table.
+@pytest.mark.parametrize(
+    ("gained", "lost", "p"),
+    [(5, 0, 0.03125), (9, 1, 0.0107), (15, 5, 0.0207), (150, 86, 1.857e-5), (1, 9, 0.9990)],
+)
+def test_mcnemar_gives_the_values_of_tables(gained: int, lost: int, p: float) -> None:
+    assert mcnemar(gained, lost) == pytest.approx(p, rel=5e-3)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (3, 3), (31, 29), (70, 40), (2, 12)])
+def test_mcnemar_is_the_tail_of_the_binomial(gained: int, lost: int) -> None:
+    images = gained + lost
+    ways = sum(math.comb(images, k) for k in range(gained, images + 1))
+    assert mcnemar(gained, lost) == pytest.approx(float(Fraction(ways, 2**images)))
+
+
 def test_the_champion_registered_again_stays_champion() -> None:
-    assert decide(CANDIDATE, CANDIDATE).promoted
-    measured_anew = replace(CANDIDATE, accuracy=0.85, test_digest="c" * 64)
-    assert decide(measured_anew, CANDIDATE).promoted
+    its = Champion(MODEL, CANDIDATE.correct)
+    assert decide(CANDIDATE, its).promoted
+    tested_anew = replace(CANDIDATE, identity=replace(MODEL, test_digest="c" * 64))
+    assert decide(tested_anew, its).promoted
 
 
 @pytest.mark.parametrize("change", [{"sha256": "b" * 64}, {"fingerprint": "e" * 64}])
 def test_the_same_fingerprint_or_file_alone_is_another_model(change: dict[str, str]) -> None:
-    assert not decide(CANDIDATE, replace(CANDIDATE, **change)).promoted
+    assert not decide(CANDIDATE, Champion(replace(MODEL, **change), CANDIDATE.correct)).promoted
 
 
 def test_a_champion_tested_on_other_data_cannot_be_beaten() -> None:
-    decision = decide(CANDIDATE, replace(CHAMPION, test_digest="c" * 64, accuracy=0.1))
+    elsewhere = replace(CHAMPION, identity=replace(OTHER, test_digest="c" * 64))
+    decision = decide(CANDIDATE, elsewhere)
     assert not decision.promoted
     assert "tested on other data" in decision.reasons[0]
 
 
-@pytest.mark.parametrize("majority", [0.86, 0.88])
+def test_predictions_of_other_images_are_of_other_data() -> None:
+    decision = decide(CANDIDATE, replace(CHAMPION, correct=(True,) * 99))
+    assert not decision.promoted
+    assert "tested on other data" in decision.reasons[0]
+
+
+@pytest.mark.parametrize("identity", [OTHER, Identity("", "", "")])
+def test_a_champion_without_predictions_cannot_be_beaten(identity: Identity) -> None:
+    decision = decide(CANDIDATE, Champion(identity, None))
+    assert not decision.promoted
+    assert "predictions are not to be had: register it again" in decision.reasons[0]
+
+
+@pytest.mark.parametrize("majority", [0.87, 0.88])
 def test_a_model_that_may_be_no_better_than_guessing_is_refused(majority: float) -> None:
     decision = decide(replace(CANDIDATE, majority_accuracy=majority), None)
     assert not decision.promoted
-    assert f"as low as 0.8600, guessing gives {majority:.4f}" in decision.reasons[0]
+    assert f"as low as 0.8700, guessing gives {majority:.4f}" in decision.reasons[0]
 
 
 def test_exports_that_disagree_are_refused() -> None:
     decision = decide(replace(CANDIDATE, exports_agree=False), None)
+    assert decision.reasons == ("its exported file was not proved to agree with the model",)
     assert not decision.promoted
-    assert "exported files disagree" in decision.reasons[0]
 
 
 def test_every_reason_is_told() -> None:
-    bad = replace(CANDIDATE, exports_agree=False, accuracy=0.1, accuracy_low=0.05)
-    assert len(decide(bad, CHAMPION).reasons) == 3
+    bad = replace(CANDIDATE, exports_agree=False, accuracy_low=0.05, data_problems=("a", "b"))
+    reasons = decide(bad, CHAMPION).reasons
+    assert len(reasons) == 4
+    assert reasons[0] == "its data are not clean: a"
+    assert len(decide(bad, replace(CHAMPION, correct=None)).reasons) == 5
 
 
-@pytest.mark.parametrize("field", ["accuracy", "accuracy_low", "majority_accuracy"])
+@pytest.mark.parametrize("field", ["accuracy_low", "majority_accuracy"])
 def test_a_figure_that_is_no_number_promotes_nothing(field: str) -> None:
     assert not decide(replace(CANDIDATE, **{field: float("nan")}), CHAMPION).promoted
+
+
+def leak(first: str, second: str, images: int) -> dict[str, Any]:
+    return {"splits": [first, second], "images": images}
+
+
+def test_only_a_leak_into_test_above_the_limit_is_a_problem() -> None:
+    audit = {
+        "images": {"train": 800, "val": 100, "test": 300},
+        "leaks": [leak("train", "val", 90), leak("train", "test", 3), leak("val", "test", 4)],
+    }
+    found = "4 of the 300 test images also stand in the val split"
+    assert audit_problems(audit) == (found,)
+    assert audit_problems(audit | {"problems": ["too many unreadable"]}) == (
+        "too many unreadable",
+        found,
+    )
+
+
+def write_evidence(folder: Path, parity: dict[str, Any]) -> None:
+    values = {
+        "reports/metrics.json": {"accuracy": 0.5, "accuracy_low": 0.4, "majority_accuracy": 0.3},
+        "reports/data.json": {"images": {"test": 2}, "leaks": []},
+        "models/exported/parity.json": parity,
+    }
+    for name, value in values.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(value))
+    (folder / "reports/evaluation").mkdir()
+    predictions = 'actual,predicted,loss\n"a,b",c,1\nNA,NA,0\n'
+    (folder / "reports/evaluation/predictions.csv").write_text(predictions)
+
+
+@pytest.mark.parametrize(
+    ("parity", "agree"),
+    [
+        ({"agree": True, "sha256": {"model.onnx": MODEL.sha256}}, True),
+        ({"agree": True, "sha256": {"model.onnx": "0" * 64}}, False),
+        ({"agree": False, "sha256": {"model.onnx": MODEL.sha256}}, False),
+        ({"agree": True}, False),  # written before files were named by their digest
+    ],
+)
+def test_the_evidence_is_read_from_the_files(
+    tmp_path: Path, parity: dict[str, Any], agree: bool
+) -> None:
+    write_evidence(tmp_path, parity)
+    assert read_candidate(tmp_path, MODEL) == Candidate(
+        identity=MODEL,
+        correct=(False, True),
+        accuracy=0.5,
+        accuracy_low=0.4,
+        majority_accuracy=0.3,
+        exports_agree=agree,
+        data_problems=(),
+    )
+
+
+def test_missing_evidence_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"reports/metrics\.json is missing"):
+        read_candidate(tmp_path, MODEL)
+
+
+def test_predictions_are_read_image_by_image(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    path.write_text("actual,predicted\nCoat,Coat\nCoat,Shirt\nShirt,Shirt\n")
+    assert read_correct(path) == (True, False, True)
+
+
+def test_a_version_of_other_means_tells_nothing() -> None:
+    assert Identity.from_tags({"accuracy": "0.9"}) == Identity("", "", "")
+    assert Identity.from_tags(MODEL.tags()) == MODEL

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from test_tracking import DIGESTS, FINGERPRINT, Project, described
 
-from imageclf.files import write_text
+from imageclf.files import sha256_file, write_text
 from imageclf.journal import LATEST, End, Journal, Metrics
 from register import main
 from support import ROOT
@@ -33,9 +33,12 @@ def write_files(files: Project) -> None:
     figures = {"accuracy": 0.9, "accuracy_low": 0.8, "majority_accuracy": 0.1}
     classes = {"class_names": ["a", "b", "c", "d"]}
     write_json("models/classifier/model.json", classes | {"fingerprint": FINGERPRINT})
-    write_json("models/exported/parity.json", {"agree": True})
+    parity = {"agree": True, "sha256": {"model.onnx": sha256_file(files.onnx)}}
+    write_json("models/exported/parity.json", parity)
     write_json("reports/metrics.json", figures)
-    write_json("reports/data.json", {"images": {"train": 30, "val": 5, "test": 10}})
+    images = {"train": 30, "val": 5, "test": 10}
+    write_json("reports/data.json", {"images": images, "leaks": []})
+    write_text(Path("reports/evaluation/predictions.csv"), "actual,predicted\na,a\n")
     write_json("data/prepared/digests.json", DIGESTS)
     shutil.copy(files.onnx, "models/exported/model.onnx")
     np.save("data/prepared/test.images.npy", np.zeros((10, 8, 8), np.uint8))
@@ -64,11 +67,17 @@ def test_the_register_stage_tells_mlflow_what_the_files_say(files: Project) -> N
     assert run.data.tags["restored_from_cache"] == "true"
     assert len(run.inputs.dataset_inputs) == 3
     artifacts = {artifact.path for artifact in files.client.list_artifacts(run.info.run_id)}
-    assert artifacts == {"params.yaml", "reports"}
+    assert artifacts == {"models", "params.yaml", "reports"}
 
 
 @pytest.mark.parametrize(
-    "path", ["reports/history.csv", "data/prepared/test.images.npy", "models/exported/parity.json"]
+    "path",
+    [
+        "reports/history.csv",
+        "reports/evaluation/predictions.csv",
+        "data/prepared/test.images.npy",
+        "models/exported/parity.json",
+    ],
 )
 def test_the_register_stage_names_a_file_that_is_missing(files: Project, path: str) -> None:
     write_files(files)

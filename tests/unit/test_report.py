@@ -1,4 +1,3 @@
-import re
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +5,9 @@ import pandas as pd
 import pytest
 from test_classifier import STATS, description
 
-from imageclf.augment import epoch_order
 from imageclf.classifier import build_classifier
 from imageclf.evaluation import Predictions, metrics
-from imageclf.report import draw_training, seen_images, warnings, write_report
+from imageclf.report import draw_training, warnings, write_report
 from support import learnable_split, make_params
 
 
@@ -61,17 +59,3 @@ def test_what_the_network_saw_and_became_is_drawn(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {
         *("first_batch.png", "filters.png", "weights.png")
     }
-    figure = seen_images(params, train, [*"abcd"], 4)
-    first = epoch_order(40, params.seed, epoch=1)[:4]
-    titles = [axis.get_title() for axis in figure.axes[:4]]
-    assert titles == ["abcd"[label] for label in train.labels[first]]
-    assert {axis.get_xlabel() for axis in figure.axes} == {""}
-
-
-def test_what_was_mixed_is_told_below_the_image() -> None:
-    params = make_params(augment__mixup=1.0, transform__image_size=8)
-    figure = seen_images(params, learnable_split(40, seed=0), [*"abcd"], 8)
-    captions = [axis.get_xlabel() for axis in figure.axes[8:]]
-    mixed = [caption for caption in captions if caption]
-    assert len(mixed) >= 2
-    assert all(re.fullmatch(r"\d+% [a-d]\n\d+% [a-d]", caption) for caption in mixed)

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from imageclf import download, sources
-from imageclf.datasets import read_idx
 from imageclf.files import UserError
+from imageclf.idx import read_idx
 from imageclf.sources import DataSet, DebianPackage, RawFile, fetch
 from support import ROOT
 from webserver import Cut, Status, running_server

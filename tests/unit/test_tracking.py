@@ -20,6 +20,7 @@ from imageclf.tracking import (
     synchronise,
     tag_snapshot,
 )
+from proxy import running_proxy
 from support import make_params
 from webserver import Status, running_server
 
@@ -268,6 +269,28 @@ def test_a_server_that_is_not_there(files: Project, monkeypatch: pytest.MonkeyPa
     assert str(caught.value) == message
 
 
+def test_a_server_that_hangs_up(files: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_proxy(upstream=9) as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address("me", "secret"))
+        with pytest.raises(UserError) as caught:
+            files.synchronise()
+    place, reason = proxy.address(), "Remote end closed connection without response"
+    assert str(caught.value) == f"the tracking server {place} does not answer ({reason})"
+
+
+def test_something_else_than_a_tracking_server(
+    files: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_proxy(upstream=9) as proxy:
+        proxy.answer = 200, b"<html>Welcome\nto our hotel</html>"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address("me", "secret"))
+        with pytest.raises(
+            UserError, match=r"not in a valid JSON format.*Welcome to our"
+        ) as caught:
+            files.synchronise()
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -308,6 +331,31 @@ def test_a_store_of_no_use(files: Project, monkeypatch: pytest.MonkeyPatch, uri:
         files.synchronise()
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(f"http://me:alpha{sign}bravo@127.0.0.1:9" for sign in "#/?\\[] "),
+        "http:/me:alphabravo@127.0.0.1:9",
+        "me:alphabravo@127.0.0.1:9",
+        "postgresql://me:alpha bravo@127.0.0.1:9/runs",
+        "databricks://me:alphabravo@host",
+    ],
+)
+def test_a_password_that_tears_its_address_is_not_told(
+    files: Project, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI cannot be read: write") as caught:
+        files.synchronise()
+    assert "alpha" not in str(caught.value)
+    assert "bravo" not in str(caught.value)
+
+
+def test_a_database_in_a_folder_with_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////home/me@work/what is this?/mlflow.db")
+    assert tracking_uri(Path()).endswith("/home/me@work/what is this?/mlflow.db")
 
 
 @pytest.mark.parametrize(

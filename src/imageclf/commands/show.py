@@ -38,9 +38,9 @@ def show(count: int, output: Path) -> None:
     params = load_params()
 
     from imageclf.datasets import load_class_names, load_split
-    from imageclf.plots import save_figure
-    from imageclf.report import seen_images
+    from imageclf.plots import pairs, save_figure
+    from imageclf.preview import preview
 
     train, class_names = load_split(PREPARED, "train"), load_class_names(PREPARED)
-    save_figure(seen_images(params, train, class_names, count), output)
+    save_figure(pairs(**vars(preview(params, train, class_names, count))), output)
     click.echo(f"picture: {output}")

@@ -1,0 +1,111 @@
+"""What a user should know of the data, as the JSON values of ``reports/data.json``."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from imageclf.datasets import SPLITS
+from imageclf.params import Data
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LISTED = 1000  # of a kind, at most
+PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
+
+
+def audit(
+    manifest: "pd.DataFrame", class_names: Sequence[str], left_out: dict[str, Any]
+) -> dict[str, Any]:
+    """Counts, class balance, sizes, unreadable files, conversions and duplicates.
+
+    Images are the same when ``same_as`` in the manifest says so: all their pixels agree, or they
+    are near-duplicates. ``repeats`` counts, within a split, the images that stand there a second
+    or further time; ``leaks`` counts, for two splits, the images of the second that also stand in
+    the first, how many of them are identical, and how many carry another label there.
+    """
+    import pandas as pd
+
+    readable = manifest[manifest["verdict"] != "unreadable"]
+    classes = pd.Categorical(readable["class"], categories=class_names)
+    balance = pd.crosstab(pd.Categorical(readable["split"], SPLITS), classes, dropna=False)
+    return {
+        "images": {split: int((readable["split"] == split).sum()) for split in SPLITS},
+        "class_balance": {
+            split: {name: int(balance.at[split, name]) for name in class_names} for split in SPLITS
+        },
+        "sizes": {side: _spread(readable[side]) for side in ("height", "width")},
+        "unreadable": _unreadable(manifest),
+        "converted": dict(Counter(readable["note"][readable["note"] != ""]).most_common()),
+        "left_out": left_out,
+        "repeats": {
+            split: int(readable.loc[readable["split"] == split, "same_as"].duplicated().sum())
+            for split in SPLITS
+        },
+        "leaks": [_leak(readable, first, second) for first, second in PAIRS],
+        "contradictions": _contradictions(readable),
+    }
+
+
+def passed_limit(found: dict[str, Any], data: Data) -> str:
+    """Why these data cannot be used: too much unreadable, or in two splits; or nothing."""
+    unreadable = found["unreadable"]
+    if unreadable["fraction"] > data.max_bad_fraction:
+        first = unreadable["files"][0]
+        return (
+            f"{unreadable['images']:,} files ({unreadable['fraction']:.1%}) are no readable "
+            f"images, more than data.max_bad_fraction ({data.max_bad_fraction:.1%}), such as "
+            f"{first['name']} ({first['reason']})"
+        )
+    for leak in found["leaks"]:
+        if leak["fraction"] > data.max_leak_fraction:
+            first, second = leak["splits"]
+            return (
+                f"{leak['images']:,} images of {second} ({leak['fraction']:.1%}) also stand in "
+                f"{first}, more than data.max_leak_fraction ({data.max_leak_fraction:.1%})"
+            )
+    return ""
+
+
+def _spread(sides: "pd.Series[int]") -> dict[str, int]:
+    if sides.empty:
+        return {}
+    return {name: int(getattr(sides, name)()) for name in ("min", "median", "max")}
+
+
+def _unreadable(manifest: "pd.DataFrame") -> dict[str, Any]:
+    bad = manifest[manifest["verdict"] == "unreadable"]
+    files = bad[["name", "note"]].rename(columns={"note": "reason"})
+    return {
+        "images": len(bad),
+        "fraction": round(len(bad) / len(manifest), 4),
+        "files": files.head(LISTED).to_dict(orient="records"),
+    }
+
+
+def _leak(manifest: "pd.DataFrame", first: str, second: str) -> dict[str, Any]:
+    columns = ["name", "class", "pixels_sha256", "same_as"]
+    left = manifest.loc[manifest["split"] == first, columns]
+    right = manifest.loc[manifest["split"] == second, columns]
+    identical = right["pixels_sha256"].isin(left["pixels_sha256"])
+    both = right.merge(
+        left.drop_duplicates("same_as"), on="same_as", suffixes=(f"_{second}", f"_{first}")
+    )
+    other_label = both[f"class_{first}"] != both[f"class_{second}"]
+    named = [f"{column}_{split}" for split in (second, first) for column in ("name", "class")]
+    return {
+        "splits": [first, second],
+        "images": len(both),
+        "fraction": round(len(both) / max(len(right), 1), 4),
+        "identical": int(identical.sum()),
+        "with_another_label": int(other_label.sum()),
+        "examples": both[named].head(LISTED).to_dict(orient="records"),
+    }
+
+
+def _contradictions(manifest: "pd.DataFrame") -> dict[str, Any]:
+    """Images that are the same and stand in several classes."""
+    classes = manifest.groupby("same_as")["class"].transform("nunique")
+    rows = manifest[classes > 1]
+    sets = [group["name"].tolist() for _, group in rows.groupby("same_as", sort=False)]
+    return {"images": len(rows), "sets": sets[:LISTED]}

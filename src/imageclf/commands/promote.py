@@ -1,0 +1,39 @@
+"""`imageclf promote`."""
+
+import click
+
+from imageclf.commands import examples
+
+
+@click.command(
+    epilog=examples(
+        "imageclf promote digits              the newest version",
+        "imageclf promote models:/digits/3    that one",
+        "imageclf promote --back digits       the champion before is the champion again",
+    )
+)
+@click.argument("model")
+@click.option("--back", is_flag=True, help="Go back to the champion that the present one replaced.")
+@click.pass_context
+def promote(ctx: click.Context, model: str, back: bool) -> None:
+    """Make MODEL the champion if the gate lets it pass.
+
+    MODEL is a registered version, NAME/3 or models:/NAME/3, or NAME for its newest one. It passes
+    where it was tested on the same data as the champion and is better beyond what chance explains,
+    better than always guessing the commonest class, its exported file agrees with the model, and
+    the audit found its data clean. `dvc repro` asks the same of every model that it registers.
+
+    Exit code 2 where it is refused. The reasons are kept as the version's tag `promotion`.
+    """
+    from imageclf import registry
+
+    if back:
+        later, earlier = registry.take_back(model)
+        click.echo(f"champion: version {earlier}, no longer version {later}")
+        return
+    done = registry.promote(model)
+    verdict = "promoted" if done.decision.promoted else "refused"
+    for reason in done.decision.reasons:
+        click.echo(f"{verdict}: version {done.version}: {reason}")
+    click.echo(f"champion: {f'version {done.champion}' if done.champion else 'none'}")
+    ctx.exit(0 if done.decision.promoted else 2)

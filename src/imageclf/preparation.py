@@ -1,0 +1,129 @@
+"""From the raw folder to the prepared one: sizes, splits, statistics, manifest."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+
+from imageclf.datasets import SPLITS, Labels, split_digest, stats_of
+from imageclf.duplicates import joined, same_images
+from imageclf.files import UserError, write_json
+from imageclf.idx import CLASS_NAMES, pack_idx
+from imageclf.layout import arrange, class_names
+from imageclf.packing import Map, Packed, deal_out, pack_images
+from imageclf.params import Params
+from imageclf.splitting import Groups, Names, draw_splits
+from imageclf.workers import cores, worker_processes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IMAGES = "images.tar"
+
+
+def prepare(
+    params: Params,
+    raw: Path,
+    target: Path,
+    console: Console | None = None,
+    workers: int | None = None,
+) -> "pd.DataFrame":
+    """Write the prepared folder from the raw one and return its manifest.
+
+    Where more files are unreadable than ``data.max_bad_fraction`` allows, it stays without arrays.
+
+    Splits that the source does not bring are drawn class by class with ``params.seed``; images that
+    show the same, or whose names agree in ``data.group_pattern``, stay on one side. Mean and
+    standard deviation come from the train split alone.
+
+    Args:
+        params: ``seed``, ``data`` and ``transform``.
+        raw: what the fetch stage wrote.
+        target: an empty folder.
+        console: where the progress goes.
+        workers: processes that decode, as many as cores unless told; it changes no byte.
+
+    Raises:
+        UserError: raw files are missing or broken, classes have too few images, or there is not
+            enough space.
+    """
+    work = target / "blocks"
+    work.mkdir()
+    if params.data.name != "image_folder":
+        channels = 3 if params.transform.channels == 3 else 1
+        size = params.transform.image_size
+        packed = pack_idx(raw, params.data.name, work, size, channels)
+        manifest = _finish(params, packed, CLASS_NAMES[params.data.name], target, "fill", map)
+    else:
+        with worker_processes(workers or cores()) as pool:
+            console = console or Console(quiet=True)
+            packed = pack_images(raw / IMAGES, params.transform, work, pool.map, console)
+            places = arrange(packed.table["name"])
+            packed.table["split"] = [place.split for place in places]
+            packed.table["class"] = [place.class_name for place in places]
+            fit = params.transform.fit
+            manifest = _finish(params, packed, class_names(places), target, fit, pool.map)
+    shutil.rmtree(work)
+    return manifest
+
+
+def _finish(
+    params: Params, packed: Packed, names: Sequence[str], target: Path, fit: str, mapped: Map
+) -> "pd.DataFrame":
+    """Draw the splits and write all but the audit."""
+    import pandas as pd
+
+    write_json(target / "classes.json", names)
+    readable = packed.table["verdict"] != "unreadable"
+    if 1 - readable.mean() > params.data.max_bad_fraction:
+        return packed.table.assign(same_as="")
+    table = packed.table[readable].reset_index(drop=True)
+    labels = pd.Categorical(table["class"], names).codes.astype(np.int64)
+    same = same_images(table["pixels_sha256"].tolist(), packed.thumbnails)
+    table["same_as"] = table["name"].to_numpy()[same]
+    groups = _origins(table["name"], same, params.data.group_pattern)
+    given: Names = table["split"].to_numpy(dtype=object)
+    splits = draw_splits(given, labels, groups, names, params)
+    _check_classes(labels[splits == "train"], names)
+    counts = deal_out(packed, splits, target, mapped)
+    for split in SPLITS:
+        np.save(target / f"{split}.labels.npy", labels[splits == split])
+    write_json(target / "stats.json", stats_of(counts) | {"fit": fit})
+    write_json(target / "digests.json", {split: split_digest(target, split) for split in SPLITS})
+    table["split"] = splits
+    parts = [table[splits == split] for split in SPLITS]
+    unreadable = packed.table[~readable].assign(split="", same_as="")
+    manifest = pd.concat([*parts, unreadable], ignore_index=True)
+    manifest.to_parquet(target / "manifest.parquet", index=False)
+    return manifest
+
+
+def _check_classes(labels: Labels, names: Sequence[str]) -> None:
+    for label, count in enumerate(np.bincount(labels, minlength=len(names))):
+        if not count:
+            raise UserError(f"no image of the class {names[label]} in train can be read")
+
+
+def _origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
+    """Groups of images that show the same or whose names agree in the pattern.
+
+    What agrees is its first group, or all that it matches if it has none.
+
+    Raises:
+        UserError: the pattern matches no name.
+    """
+    if not pattern:
+        return same
+    first: dict[str, int] = {}
+    pairs = []
+    for number, name in enumerate(names):
+        if match := re.search(pattern, name):
+            origin = match[min(match.re.groups, 1)]
+            pairs.append((number, first.setdefault(origin, number)))
+    if not pairs:
+        raise UserError(f"data.group_pattern: {pattern!r} matches no name, such as {names.iloc[0]}")
+    return joined(same, np.array(pairs))

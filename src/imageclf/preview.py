@@ -1,0 +1,60 @@
+"""What the network sees of the first images of a training, beside what they are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from imageclf.augment import augment, epoch_order, mix, to_pixels
+from imageclf.datasets import Split
+from imageclf.params import Params
+
+SEEN = 16  # of a training's first images in its pictures
+LEAST_SHARE = 0.005
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Images, in the order in which the training sees them.
+
+    Attributes:
+        originals: uint8, N x H x W [x C].
+        seen: the same after transform and augmentation, uint8, N x H x W x C.
+        names: the class of each original.
+        captions: which classes an image was mixed from, a line each; empty where it is of one.
+    """
+
+    originals: NDArray[np.uint8]
+    seen: NDArray[np.uint8]
+    names: list[str]
+    captions: list[str]
+
+
+def preview(params: Params, train: Split, class_names: Sequence[str], count: int) -> Preview:
+    """The first ``count`` train images of the first epoch.
+
+    Drawn from a generator of its own, seeded as the training is; torch's stays as it was.
+    """
+    first = epoch_order(len(train), params.seed, epoch=1)[:count].numpy()
+    images, labels = train.images[first], train.labels[first]
+    target = torch.from_numpy(labels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(params.seed)
+        pixels = augment(to_pixels(torch.from_numpy(images)), params.augment)
+        pixels, target = mix(pixels, target, len(class_names), params.augment)
+    shares = target if target.ndim == 2 else functional.one_hot(target, len(class_names))
+    return Preview(
+        originals=images,
+        seen=pixels.permute(0, 2, 3, 1).round().to(torch.uint8).numpy(),
+        names=[class_names[label] for label in labels],
+        captions=[_mixture(share, class_names) for share in shares.tolist()],
+    )
+
+
+def _mixture(share: Sequence[float], class_names: Sequence[str]) -> str:
+    parts = sorted(zip(share, class_names, strict=True), reverse=True)
+    lines = [f"{part:.0%} {name}" for part, name in parts if part >= LEAST_SHARE]
+    return "\n".join(lines) if len(lines) > 1 else ""

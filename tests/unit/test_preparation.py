@@ -1,0 +1,237 @@
+"""The prepared folder, from IDX files and from images of the user's."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from imageclf.datasets import SPLITS, load_class_names, load_split, split_digest
+from imageclf.files import UserError, read_json
+from imageclf.idx import read_idx
+from imageclf.image_folder import fetch_images
+from imageclf.images import decode
+from imageclf.preparation import prepare
+from support import make_params, photograph, save_photographs, write_idx
+
+QUIET = Console(file=io.StringIO())
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """200 random images of 8x8 in ten classes, no test split, fifty of them exact duplicates."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (200, 8, 8))
+    images[150:] = images[:50]
+    write_idx(folder / "images-idx3-ubyte", images)
+    write_idx(folder / "labels-idx1-ubyte", np.arange(200) % 10)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project's folder with 20 photographs of each of two classes in ``photos``."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"photos/{kind}/{i:02}.png" for kind in ("cat", "dog") for i in range(20)]
+    save_photographs(tmp_path, *names)
+    return tmp_path / "photos"
+
+
+def prepared(raw: Path, name: str = "prepared", **changes: object) -> tuple[Path, pd.DataFrame]:
+    target = raw.parent / name
+    target.mkdir()
+    settings = {"data__name": "digits", "transform__image_size": 8} | changes
+    return target, prepare(make_params(**settings), raw, target)
+
+
+def prepared_photos(
+    photos: Path, name: str = "prepared", workers: int = 1, **changes: Any
+) -> tuple[Path, pd.DataFrame]:
+    fetch_images(str(photos), Path("raw"), QUIET)
+    target = Path(name)
+    target.mkdir()
+    settings = {"data__name": "image_folder", "data__source": "photos", "transform__image_size": 32}
+    params = make_params(**(settings | changes))
+    return target, prepare(params, Path("raw"), target, workers=workers)
+
+
+def test_splits_are_disjoint_complete_and_stratified(raw: Path) -> None:
+    folder, manifest = prepared(raw)
+    assert sorted(manifest["name"]) == sorted(f"[{i}]" for i in range(200))
+    counts = pd.crosstab(manifest["split"], manifest["class"])
+    assert counts.loc["test"].tolist() == [4] * 10
+    assert counts.loc["val"].tolist() == [2] * 10
+    for split in SPLITS:
+        assert len(load_split(folder, split)) == counts.loc[split].sum()
+    pd.testing.assert_frame_equal(manifest, pd.read_parquet(folder / "manifest.parquet"))
+
+
+def test_images_stay_with_their_labels(raw: Path) -> None:
+    folder, manifest = prepared(raw)
+    originals = read_idx(raw / "images-idx3-ubyte")
+    for split in SPLITS:
+        part = load_split(folder, split)
+        places = manifest.loc[manifest["split"] == split, "name"].str[1:-1].astype(int)
+        assert (part.images == originals[places]).all()
+        assert (part.labels == places.to_numpy() % 10).all()
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(raw: Path) -> None:
+    first, _ = prepared(raw, "first")
+    again, _ = prepared(raw, "again")
+    other, _ = prepared(raw, "other", seed=2)
+    for path in first.iterdir():
+        assert path.read_bytes() == (again / path.name).read_bytes()
+    assert split_digest(first, "val") != split_digest(other, "val")
+    assert read_json(first / "digests.json")["val"] == split_digest(first, "val")
+
+
+def test_statistics_come_from_the_train_split_alone(raw: Path) -> None:
+    folder, _ = prepared(raw)
+    pixels = load_split(folder, "train").images / 255
+    stats = read_json(folder / "stats.json")
+    assert stats["mean"] == pytest.approx([pixels.mean()])
+    assert stats["std"] == pytest.approx([pixels.std()])
+
+
+def test_no_drawn_split_shares_an_image_with_another(raw: Path) -> None:
+    _, manifest = prepared(raw)
+    assert manifest["same_as"].nunique() == 150
+    assert (manifest.groupby("same_as")["split"].nunique() == 1).all()
+
+
+def test_images_of_another_side_are_resized(raw: Path) -> None:
+    folder, _ = prepared(raw)
+    bigger, _ = prepared(raw, "bigger", transform__image_size=16)
+    small, large = load_split(folder, "train").images, load_split(bigger, "train").images
+    assert large.shape == (140, 16, 16)
+    assert large.mean() == pytest.approx(small.mean(), rel=0.02)
+
+
+def test_greys_can_be_repeated_as_rgb(raw: Path) -> None:
+    grey, _ = prepared(raw)
+    colour, _ = prepared(raw, "colour", transform__channels=3)
+    expected = load_split(grey, "train").images[..., None].repeat(3, axis=3)
+    assert (load_split(colour, "train").images == expected).all()
+    assert len(read_json(colour / "stats.json")["mean"]) == 3
+
+
+def test_class_names_stand_in_the_order_of_the_labels(raw: Path) -> None:
+    folder, _ = prepared(raw)
+    assert load_class_names(folder) == [str(digit) for digit in range(10)]
+
+
+def test_raw_files_that_do_not_belong_together_are_refused(raw: Path) -> None:
+    write_idx(raw / "labels-idx1-ubyte", np.arange(199) % 10)
+    with pytest.raises(UserError, match="200 images but 199 labels"):
+        prepared(raw)
+
+
+def test_photographs_are_packed_as_the_decoder_gives_them(photos: Path) -> None:
+    folder, manifest = prepared_photos(photos)
+    assert load_class_names(folder) == ["cat", "dog"]
+    for split in SPLITS:
+        part, rows = load_split(folder, split), manifest[manifest["split"] == split]
+        for image, label, name in zip(part.images, part.labels, rows["name"], strict=True):
+            assert (image == decode(photos / name, (32, 32, 3), "crop")).all()
+            assert name.startswith(("cat", "dog")[label])
+    stats = read_json(folder / "stats.json")
+    scaled = load_split(folder, "train").images / 255
+    assert stats["mean"] == pytest.approx(scaled.mean(axis=(0, 1, 2)))
+    assert stats["std"] == pytest.approx(scaled.std(axis=(0, 1, 2)))
+    assert stats["fit"] == "crop"
+    assert {path.name for path in folder.iterdir()} == {
+        *(f"{split}.{part}.npy" for split in SPLITS for part in ("images", "labels")),
+        *("classes.json", "digests.json", "manifest.parquet", "stats.json"),
+    }
+
+
+def test_the_number_of_workers_and_of_blocks_changes_no_byte(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "cat/03.png").write_bytes(b"no image")
+    one, _ = prepared_photos(photos, "one", workers=1)
+    monkeypatch.setattr("imageclf.packing.MOST_IMAGES", 3)
+    three, _ = prepared_photos(photos, "three", workers=3)
+    for path in one.iterdir():
+        assert path.read_bytes() == (three / path.name).read_bytes()
+
+
+def test_an_unreadable_file_is_in_the_manifest_and_in_no_split(photos: Path) -> None:
+    broken = {"cat/05.png": b"", "dog/99.jpg": b"no image", "dog/00.JPG": b"version https://git"}
+    for name, content in broken.items():
+        (photos / name).write_bytes(content)
+    folder, manifest = prepared_photos(photos)
+    bad = manifest[manifest["verdict"] == "unreadable"]
+    assert dict(zip(bad["name"], bad["note"], strict=True)) == {
+        "cat/05.png": "the file is empty",
+        "dog/00.JPG": "not an image, or of a format that is not supported",
+        "dog/99.jpg": "not an image, or of a format that is not supported",
+    }
+    assert set(bad["split"]) == {""}
+    assert sum(len(load_split(folder, split)) for split in SPLITS) == 39
+
+
+def test_a_class_whose_images_are_all_unreadable_is_refused(photos: Path) -> None:
+    save_photographs(photos, "train/cat/1.png", "train/cat/2.png", "train/cat/3.png")
+    save_photographs(photos, "test/cat/4.png", "test/dog/5.png")
+    (photos / "train/dog").mkdir()
+    (photos / "train/dog/6.png").write_bytes(b"no image")
+    for folder in ("cat", "dog"):
+        for path in (photos / folder).iterdir():
+            path.unlink()
+        (photos / folder).rmdir()
+    with pytest.raises(UserError, match="no image of the class dog in train can be read"):
+        prepared_photos(photos, data__max_bad_fraction=0.9)
+
+
+def test_where_too_much_is_unreadable_nothing_is_packed(photos: Path) -> None:
+    for path in (photos / "cat").iterdir():
+        path.write_bytes(b"no image")
+    folder, manifest = prepared_photos(photos)
+    assert (manifest["verdict"] == "unreadable").sum() == 20
+    assert [path.name for path in folder.iterdir()] == ["classes.json"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "colourful", "shape"),
+    [("auto", True, (3,)), ("auto", False, ()), (1, True, ()), (3, False, (3,))],
+)
+def test_channels_are_as_told_or_as_the_images_have_them(
+    photos: Path, channels: object, colourful: bool, shape: tuple[int, ...]
+) -> None:
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        if number or not colourful:
+            photograph(number).convert("L").save(path)
+    folder, _ = prepared_photos(photos, transform__channels=channels)
+    assert load_split(folder, "train").images.shape[1:] == (32, 32, *shape)
+
+
+def test_images_of_one_origin_stay_on_one_side(photos: Path) -> None:
+    """Twenty images of each class come from five patients, whose number the name holds."""
+    for path in sorted(photos.rglob("*.png")):
+        path.rename(path.with_name(f"patient{int(path.stem) // 4}-{path.name}"))
+    _, manifest = prepared_photos(photos, data__group_pattern=r"(\w+/patient\d+)-")
+    origins = manifest.groupby(manifest["name"].str.partition("-")[0])["split"]
+    assert (origins.nunique() == 1).all()
+    assert set(manifest["split"]) == set(SPLITS)
+    with pytest.raises(UserError, match="'visit' matches no name, such as cat/patient0-00.png"):
+        prepared_photos(photos, "other", data__group_pattern="visit")
+
+
+def test_given_splits_are_kept_and_missing_ones_drawn_from_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [f"{i:02}.png" for i in range(60)]
+    folders = ["Training/a", "Training/b", "validation/a", "validation/b"]
+    save_photographs(tmp_path / "photos", *(f"{folders[int(n[:2]) % 4]}/{n}" for n in names))
+    _, manifest = prepared_photos(tmp_path / "photos")
+    given = manifest["name"].str.startswith("validation")
+    assert (manifest.loc[given, "split"] == "val").all()
+    assert set(manifest.loc[~given, "split"]) == {"train", "test"}
