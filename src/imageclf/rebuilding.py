@@ -17,6 +17,7 @@ from pathlib import Path
 from imageclf.cache import (
     Out,
     bare_pipeline,
+    lacks,
     laid_out,
     missing,
     missing_on_remote,
@@ -30,9 +31,11 @@ from imageclf.files import UserError, read_json, sha256_file
 from imageclf.journal import Journal
 from imageclf.lineage import LOCK, PARAMS, PATCH, WORKSPACE_MODEL, Lineage, fingerprint_of
 from imageclf.origin import git
+from imageclf.store import QUIET, Store
 
 CACHE = "cache-of-the-project"
 METRICS, ONNX = Path("reports/metrics.json"), Path("models/exported/model.onnx")
+FETCH = "fetch"  # the stage whose outs no training makes
 MACHINE = ("device", "hardware", "version.")
 
 
@@ -171,7 +174,7 @@ def rebuild(
         lineage: of the model.
         folder: a new one, or an empty one.
         tolerance: how far the test accuracies may lie apart, if the machine is another one.
-        from_scratch: take nothing from a cache.
+        from_scratch: take nothing but the raw data from a cache.
         tell: called with a line of text at each step.
 
     Returns:
@@ -185,9 +188,12 @@ def rebuild(
     for path in other_sources(lineage, project):
         tell(f"{path} is not the file that dvc.lock records")
     outs = [project / out.path for out in lineage.outs]
-    if not from_scratch:
-        _restore(lineage, project, tell)
+    wanted = [out.path for out in lineage.outs if not from_scratch or out.stage == FETCH]
+    if wanted:
+        _restore(wanted, project, tell)
     restored = {path: _stamp(path) for path in outs}
+    if not (project / WORKSPACE_MODEL).exists():
+        _make_store(project)
     tell("dvc repro")
     if not _dvc(project, "repro", *dict.fromkeys(out.stage for out in lineage.outs)):
         return None
@@ -195,12 +201,13 @@ def rebuild(
     return _compare(lineage, project, made, tolerance)
 
 
-def _restore(lineage: Lineage, project: Path, tell: Callable[[str], None]) -> None:
+def _restore(paths: list[str], project: Path, tell: Callable[[str], None]) -> None:
     """Fetch what the project's cache has, and for the rest ask the default remote."""
     pull = ("pull", "--allow-missing")
-    paths = [out.path for out in lineage.outs]
     tell("what the project's cache has")
-    if _dvc(project, *pull, "--remote", CACHE, *paths) and not missing(project):
+    _dvc(project, *pull, "--remote", CACHE, *paths)
+    lacking = missing(project)
+    if not any(lacks(lacking, path) for path in paths):
         return
     try:
         missing_on_remote(project)  # or one that is silent would be waited for
@@ -222,14 +229,24 @@ def _dvc(project: Path, *arguments: str) -> bool:
         if not name.startswith(("MLFLOW_", "DVC_EXP", "DVC_STAGE", "DVC_ROOT"))
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    store = f"sqlite:///{project.absolute()}/mlflow.db"
     done = subprocess.run(  # noqa: S603 - every word of it is the project's own
         [sys.executable, "-m", "dvc", *arguments],
         cwd=project,
-        env=kept | {"PATH": path, "MLFLOW_TRACKING_URI": store},
+        env=kept | {"PATH": path, "MLFLOW_TRACKING_URI": _store_uri(project)},
         check=False,
     )
     return done.returncode == 0
+
+
+def _make_store(project: Path) -> None:
+    """Make MLflow's database, or the training would wait for its migrations."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    Store(project, _store_uri(project)).experiments()
+
+
+def _store_uri(project: Path) -> str:
+    return f"sqlite:///{project.absolute()}/mlflow.db"
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

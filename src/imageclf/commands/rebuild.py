@@ -17,12 +17,14 @@ TOLERANCE = 0.01
 @click.command(
     epilog=examples(
         "imageclf rebuild models:/digits@champion",
-        "imageclf rebuild 1abc061d /tmp/again --from-scratch    train again, whatever is cached",
+        "imageclf rebuild 1abc061d /tmp/again --from-scratch    train again",
     )
 )
 @click.argument("what")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("--from-scratch", is_flag=True, help="Take nothing from a cache: train again.")
+@click.option(
+    "--from-scratch", is_flag=True, help="Take nothing but the raw data from a cache: train again."
+)
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1),

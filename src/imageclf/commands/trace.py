@@ -131,8 +131,9 @@ def _origin(found: "Trace") -> Iterator[tuple[str, str]]:
 
 
 def _data(found: "Trace") -> Iterator[str]:
-    title, name = found.source.get("title"), found.lineage.params.get("data.name", "")
-    yield f"{name}: {title}" if title else name
+    params = found.lineage.params
+    source = found.source.get("title") or params.get("data.source")
+    yield ": ".join(filter(None, (params.get("data.name"), source)))
     if homepage := found.source.get("homepage"):
         yield f"{homepage}  ({found.source.get('licence', 'licence not known')})"
     if found.digests:
