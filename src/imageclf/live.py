@@ -212,8 +212,9 @@ def follow(
     First of all, and while the training goes on, it finds out from which source that is.
 
     When ``report`` raises a UserError, say so once, wait for the end of the training and report
-    all of it once more: a server that came back gets everything, and the run its status. A word on
-    stdout lets the training know that the user was told.
+    all of it once more: a server that came back gets everything, and the run its status. Only the
+    first batch is left to `register`, as a server that takes no files shall not miss the points.
+    A word on stdout lets the training know that the user was told.
     """
     first = next(lines, None)
     if first is None:  # the training died before it said a word
@@ -232,7 +233,7 @@ def follow(
         for _ in incoming:
             pass
         with suppress(UserError):  # the user knows already
-            report(description, received)
+            report(description, [each for each in received if not isinstance(each, FirstBatch)])
 
 
 def _received(lines: Iterator[str], received: list[Message], journal: Journal) -> Iterator[Message]:
