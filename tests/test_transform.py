@@ -226,7 +226,13 @@ def test_a_transform_that_is_killed_leaves_nothing_half_and_no_process(
         photograph(seed, 400, 300).save(path)
     fetched(tmp_path, transform__image_size=224, model__name="resnet18")
     process = subprocess.Popen(
-        TRANSFORM, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True
+        TRANSFORM,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        # A shell's background job ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     blocks = tmp_path / "data/.prepared.tmp/blocks"
     deadline = time.monotonic() + 60
