@@ -142,6 +142,7 @@ def empty_disk(tracking: Tracking) -> None:
 
 
 def lose_artifacts(tracking: Tracking) -> None:
+    shutil.rmtree(tracking.artifacts, ignore_errors=True)  # there may be none yet
     tracking.artifacts.write_text("a file where the server wants a folder")
 
 
@@ -165,7 +166,7 @@ TROUBLES = {
     "no MLflow": Trouble(answer(200, b"<html>Welcome to our hotel</html>"), answer_again),
     "wrong password": Trouble(change_password, tell_password),
     "disk full": Trouble(fill_disk, empty_disk, small_disk=True),
-    "no artifacts": Trouble(lose_artifacts, find_artifacts, waits=(0,)),
+    "no artifacts": Trouble(lose_artifacts, find_artifacts, waits=(0, 1)),
     "no database": Trouble(lose_database, restart),
 }
 
@@ -232,6 +233,10 @@ def repro(project: Project, epoch: int, strike: Callable[[], None]) -> tuple[int
             lines.append(line.rstrip("\n"))
             if line.strip().startswith(f"{epoch}/{EPOCHS}"):
                 strike()
+                break
+        else:
+            raise RuntimeError(f"no epoch {epoch}:\n" + "\n".join(lines))
+        lines += process.stdout.read().splitlines()
     return process.returncode, lines
 
 
