@@ -166,6 +166,7 @@ TROUBLES = {
     "no MLflow": Trouble(answer(200, b"<html>Welcome to our hotel</html>"), answer_again),
     "wrong password": Trouble(change_password, tell_password),
     "disk full": Trouble(fill_disk, empty_disk, small_disk=True),
+    # One line where it strikes before the first batch was shown.
     "no artifacts": Trouble(lose_artifacts, find_artifacts, waits=(0, 1)),
     "no database": Trouble(lose_database, restart),
 }

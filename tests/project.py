@@ -90,10 +90,7 @@ class Project:
 
     def md5s(self) -> dict[str, str]:
         """The md5 of every out in dvc.lock."""
-        stages: dict[str, Any] = read_yaml(self.folder / "dvc.lock")["stages"]
-        return {
-            out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])
-        }
+        return md5s(self.folder)
 
     def client(self) -> Any:
         """A client of the project's own tracking store, as it is now.
@@ -115,6 +112,12 @@ class Project:
         client = self.client()
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         return list(client.search_runs(experiments))
+
+
+def md5s(folder: Path) -> dict[str, str]:
+    """The md5 of every out in a folder's dvc.lock."""
+    stages: dict[str, Any] = read_yaml(folder / "dvc.lock")["stages"]
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -7,10 +7,12 @@ import click
 from imageclf.commands import examples
 from imageclf.commands.predict import predict
 from imageclf.commands.promote import promote
+from imageclf.commands.rebuild import rebuild
 from imageclf.commands.runs import runs
 from imageclf.commands.show import show
 from imageclf.commands.summary import summary
 from imageclf.commands.sync import sync
+from imageclf.commands.trace import trace
 from imageclf.commands.use import use
 from imageclf.files import UserError
 
@@ -39,11 +41,13 @@ class _Commands(click.Group):
         "imageclf summary              what came out, and where it is",
         "imageclf predict photo.jpg    the classes of your own images",
         "imageclf runs                 every training, and what it reached",
+        "imageclf trace MODEL          what a model was made from",
+        "imageclf rebuild MODEL        make it again elsewhere, and compare",
     ),
 )
 def main() -> None:
     """Choose a recipe, train it with `dvc repro`, and use what came out."""
 
 
-for command in (use, show, summary, predict, runs, sync, promote):
+for command in (use, show, summary, predict, runs, sync, promote, trace, rebuild):
     main.add_command(command)

@@ -1,7 +1,8 @@
 """Live reporting: the training feeds a child process, and the child tells MLflow.
 
 The child is ``python -m imageclf.tracking``. It imports mlflow and waits for the server on another
-core, in a session of its own, so that Ctrl-C in the terminal does not end it. It reads one JSON
+core, in a process group of its own, so that Ctrl-C in the terminal does not end it. (A session of
+its own would get as much of a single core as the training, however nice it is.) It reads one JSON
 object a line: a ``RunDescription``, the ``Metrics`` of each epoch, and the ``End``. Where the pipe
 just ends, the training was killed.
 
@@ -119,7 +120,7 @@ class LiveRun:
             [sys.executable, "-m", "imageclf.tracking"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,
+            process_group=0,
         )
         assert self._child.stdin and self._child.stdout  # noqa: S101, PT018 - pipes were asked for
         self._pipe, self._said = self._child.stdin, self._child.stdout
@@ -211,8 +212,9 @@ def follow(
     First of all, and while the training goes on, it finds out from which source that is.
 
     When ``report`` raises a UserError, say so once, wait for the end of the training and report
-    all of it once more: a server that came back gets everything, and the run its status. A word on
-    stdout lets the training know that the user was told.
+    all of it once more: a server that came back gets everything, and the run its status. Only the
+    first batch is left to `register`, as a server that takes no files shall not miss the points.
+    A word on stdout lets the training know that the user was told.
     """
     first = next(lines, None)
     if first is None:  # the training died before it said a word
@@ -231,7 +233,7 @@ def follow(
         for _ in incoming:
             pass
         with suppress(UserError):  # the user knows already
-            report(description, received)
+            report(description, [each for each in received if not isinstance(each, FirstBatch)])
 
 
 def _received(lines: Iterator[str], received: list[Message], journal: Journal) -> Iterator[Message]:

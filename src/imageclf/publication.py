@@ -19,6 +19,7 @@ from imageclf.tracking import end_abandoned, synchronise, tag_snapshot
 
 PREPARED, REPORTS, EXPORTED = Path("data/prepared"), Path("reports"), Path("models/exported")
 HISTORY, METRICS, ONNX = REPORTS / "history.csv", REPORTS / "metrics.json", EXPORTED / "model.onnx"
+AUDIT_PAGE = REPORTS / "data.html"
 TEST_IMAGES = PREPARED / "test.images.npy"
 SPLITS = ("train", "val", "test")
 
@@ -73,7 +74,7 @@ class Outs:
     """
 
     def __init__(self, folder: Path) -> None:
-        for path in (HISTORY, ONNX, TEST_IMAGES, PREDICTIONS):
+        for path in (HISTORY, ONNX, TEST_IMAGES, PREDICTIONS, AUDIT_PAGE):
             if not (folder / path).exists():
                 raise UserError(f"{path} is missing: run `dvc repro` to make it")
         self._folder = folder

@@ -5,19 +5,16 @@ registered model, and git one for each commit and DVC experiment. From it and DV
 the files themselves come back, in a temporary folder.
 """
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from imageclf.cache import dvc, has_remotes, laid_out, reason_of
 from imageclf.files import UserError, digest_of
 from imageclf.journal import PIPELINE, Record, journals, now_ms
 from imageclf.origin import git
@@ -212,54 +209,12 @@ def checked_out(snapshot: Snapshot) -> Iterator[Path]:
     """
     stage = read_yaml(Path(DVC_YAML))["stages"][REGISTER]
     targets = [dep for dep in stage["deps"] if not dep.startswith(("src/", "stages/"))]
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        for file, text in snapshot.files.items():
-            (folder / file).write_text(text)
-        config = _dvc_config()
-        (folder / ".dvc").mkdir()
-        (folder / ".dvc/config").write_text(config)
-        done = _dvc("checkout", *targets, at=folder)
-        if done.returncode and "['remote " in config:
-            done = _dvc("pull", *targets, at=folder)
+    with laid_out(snapshot.files) as folder:
+        done = dvc("checkout", *targets, at=folder)
+        if done.returncode and has_remotes():
+            done = dvc("pull", *targets, at=folder)
         if done.returncode:
             lacking = [path for path in targets if path in done.stderr]
             reason = f"DVC's cache and remotes lack {', '.join(lacking)}"
-            raise UserError(reason if lacking else done.stderr.strip().splitlines()[-1])
+            raise UserError(reason if lacking else reason_of(done))
         yield folder
-
-
-@cache
-def _dvc_config() -> str:
-    """The config of a folder without git that shares the project's cache and remotes."""
-    listed = _dvc("config", "--list")
-    if listed.returncode:
-        raise UserError("this is no folder of DVC's: run this in the folder of the project")
-    sections = {
-        "core": {"no_scm": "true", "analytics": "false"},
-        "cache": {"dir": _dvc("cache", "dir").stdout.strip()},
-    }
-    for line in listed.stdout.splitlines():
-        key, _, value = line.partition("=")
-        section, _, option = key.rpartition(".")
-        if section.startswith("remote."):
-            title = f"'remote \"{section.removeprefix('remote.')}\"'"
-            sections.setdefault(title, {})[option] = value
-        elif key == "core.remote":
-            sections["core"]["remote"] = value
-    return "".join(
-        f"[{title}]\n" + "".join(f'{key} = """{value}"""\n' for key, value in options.items())
-        for title, options in sections.items()
-    )
-
-
-def _dvc(*arguments: str, at: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
-    return subprocess.run(  # noqa: S603 - every word of it is the project's own
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=at,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )

@@ -80,8 +80,17 @@ class Store:
         mlflow.set_tracking_uri(self.uri)
         return mlflow
 
+    def experiments(self) -> list[Any]:
+        """Every experiment that was not deleted."""
+        return list(_pages(lambda token: self.client.search_experiments(page_token=token)))
 
-def pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    def runs(self, wanted: str) -> Iterator[Any]:
+        """The runs, not deleted, that a filter of MLflow's finds in all experiments."""
+        places = [each.experiment_id for each in self.experiments()]
+        return _pages(lambda token: self.client.search_runs(places, wanted, page_token=token))
+
+
+def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
     """All that MLflow gives page by page."""
     token = None
     while True:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +26,7 @@ from imageclf.journal import (
     journals,
 )
 from imageclf.live import Dataset, File, Item, Patch, follow
-from imageclf.store import HASTY, PATIENT, Store, opened_store, pages
+from imageclf.store import HASTY, PATIENT, Store, opened_store
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run, RunInfo
@@ -90,7 +90,7 @@ def report(description: RunDescription, items: Iterable[Message]) -> None:
 def list_runs() -> list[RunSummary]:
     """Every run of a model that MLflow shows, newest first; raises as ``synchronise`` does."""
     with opened_store(PATIENT) as store:
-        names = {each.experiment_id: each.name for each in _Runs(store).experiments()}
+        names = {each.experiment_id: each.name for each in store.experiments()}
         return [
             RunSummary(
                 name=run.info.run_name,
@@ -101,7 +101,7 @@ def list_runs() -> list[RunSummary]:
                 metrics=run.data.metrics,
                 tags=run.data.tags,
             )
-            for run in _Runs(store).search("tags.fingerprint LIKE '%'")
+            for run in store.runs("tags.fingerprint LIKE '%'")
         ]
 
 
@@ -113,7 +113,7 @@ def end_abandoned() -> list[str]:
     """
     ended, known = [], {journal.fingerprint: journal for journal in journals()}
     with opened_store(PATIENT) as store:
-        for run in _Runs(store).search("attributes.status = 'RUNNING'"):
+        for run in store.runs("attributes.status = 'RUNNING'"):
             journal = known.get(run.data.tags.get("fingerprint", ""))
             if journal and (end := journal.end()):
                 store.client.set_terminated(run.info.run_id, end.status, end.time)
@@ -240,15 +240,6 @@ class _Runs:
 
     def __init__(self, store: Store) -> None:
         self._store, self._client = store, store.client
-
-    def experiments(self) -> list[Any]:
-        """Every experiment that was not deleted."""
-        return list(pages(lambda token: self._client.search_experiments(page_token=token)))
-
-    def search(self, wanted: str) -> Iterator["Run"]:
-        """The runs, not deleted, that a filter of MLflow's finds in all experiments."""
-        places = [each.experiment_id for each in self.experiments()]
-        return pages(lambda token: self._client.search_runs(places, wanted, page_token=token))
 
     def run(self, description: RunDescription, points: Points, training: bool) -> _RunWriter:
         """The run of a fingerprint: found, made, or made anew where it contradicts the files.

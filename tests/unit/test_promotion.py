@@ -156,12 +156,7 @@ def test_only_a_leak_into_test_above_the_limit_is_a_problem() -> None:
         "images": {"train": 800, "val": 100, "test": 300},
         "leaks": [leak("train", "val", 90), leak("train", "test", 3), leak("val", "test", 4)],
     }
-    found = "4 of the 300 test images also stand in the val split"
-    assert audit_problems(audit) == (found,)
-    assert audit_problems(audit | {"problems": ["too many unreadable"]}) == (
-        "too many unreadable",
-        found,
-    )
+    assert audit_problems(audit) == ("4 of the 300 test images also stand in the val split",)
 
 
 def write_evidence(folder: Path, parity: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ def write_files(files: Project) -> None:
     write_json("reports/metrics.json", figures)
     images = {"train": 30, "val": 5, "test": 10}
     write_json("reports/data.json", {"images": images, "leaks": []})
+    write_text(Path("reports/data.html"), "<title>The data</title>\n")
     write_text(Path("reports/evaluation/predictions.csv"), "actual,predicted\na,a\n")
     write_json("data/prepared/digests.json", DIGESTS)
     shutil.copy(files.onnx, "models/exported/model.onnx")
@@ -74,6 +75,7 @@ def test_the_register_stage_tells_mlflow_what_the_files_say(files: Project) -> N
     "path",
     [
         "reports/history.csv",
+        "reports/data.html",
         "reports/evaluation/predictions.csv",
         "data/prepared/test.images.npy",
         "models/exported/parity.json",

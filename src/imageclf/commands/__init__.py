@@ -1,8 +1,19 @@
 """The commands of `imageclf`, a file each, which imports what it needs when it runs."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
 
 from imageclf.files import UserError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+# Of a text that goes to a file or a pipe, in columns.
+WIDTH = 100
 
 
 def examples(*lines: str) -> str:
@@ -14,3 +25,26 @@ def check_png(option: str, path: Path) -> None:
     """Refuse a figure that is to be written to a file of another kind."""
     if path.suffix.lower() != ".png":
         raise UserError(f"{option} {path}: the figure is a PNG, so name it {path.stem}.png")
+
+
+def columns(rows: "Iterable[Iterable[RenderableType]]") -> "Table":
+    """Rows of cells, each column as wide as it needs; text is taken as it is."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return table
+
+
+def echo(shown: "RenderableType") -> None:
+    """Print it as wide as the terminal is, or else plainly and ``WIDTH`` columns wide."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.width = console.width if console.is_terminal else WIDTH
+    with console.capture() as printed:
+        console.print(shown)
+    for line in printed.get().splitlines():
+        click.echo(line.rstrip())

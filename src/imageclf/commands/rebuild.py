@@ -1,0 +1,107 @@
+"""`imageclf rebuild`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imageclf.commands import columns, echo, examples
+
+if TYPE_CHECKING:
+    from imageclf.rebuilding import Result
+
+TOLERANCE = 0.01
+
+
+@click.command(
+    epilog=examples(
+        "imageclf rebuild models:/digits@champion",
+        "imageclf rebuild 1abc061d /tmp/again --from-scratch    train again",
+    )
+)
+@click.argument("what")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--from-scratch", is_flag=True, help="Take nothing but the raw data from a cache: train again."
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=TOLERANCE,
+    show_default=True,
+    metavar="SHARE",
+    help="How far the test accuracy may be off where the machine is another one.",
+)
+def rebuild(what: str, folder: Path | None, from_scratch: bool, tolerance: float) -> None:
+    """Make a model again in a new FOLDER, and compare.
+
+    WHAT is named as for `imageclf trace`. Without FOLDER, one beside the project's is made, named
+    after the project and the fingerprint.
+
+    The folder gets the source, params.yaml and dvc.lock of that training. What the project's
+    cache and the default remote have comes from there, and `dvc repro` makes the rest. Nothing in
+    the project changes, nor in MLflow.
+
+    Exit code 0: every file is the same, or the machine is another one and the test accuracy is
+    as near as --tolerance says. 1: it is not. 2: it could not be tried.
+    """
+    from imageclf.journal import project_root
+    from imageclf.lineage import find
+    from imageclf.rebuilding import rebuild as rebuild_model
+
+    lineage, root = find(what), project_root()
+    folder = folder or root.with_name(f"{root.name}-{lineage.fingerprint[:8]}")
+    result = rebuild_model(lineage, folder, tolerance, from_scratch, _tell)
+    if result is None:
+        click.echo(f"not rebuilt: a stage failed; {folder} is left as it is")
+        sys.exit(1)
+    show(result)
+    sys.exit(0 if result.identical or result.close else 1)
+
+
+def _tell(line: str) -> None:
+    click.secho(f"==> {line}", bold=True)
+
+
+def show(result: "Result") -> None:
+    """Print what came about, out by out, and what that means."""
+    echo(
+        columns(
+            (
+                out.recorded.path,
+                out.recorded.md5,
+                "same" if out.same else f"now {out.md5 or 'missing'}",
+                "made again" if out.made else "from a cache",
+            )
+            for out in result.outs
+        )
+    )
+    for name, (before, now) in result.machine.items():
+        click.echo(f"{name}: {before or 'not known'} -> {now}")
+    click.echo(verdict(result))
+
+
+def verdict(result: "Result") -> str:
+    """What came about, in one line."""
+    if result.identical:
+        made = sum(out.made for out in result.outs)
+        return f"the same: all {len(result.outs)} md5s agree; {made} of these outs were made again"
+    recorded, now = result.accuracy
+    before = "not known" if recorded is None else f"{recorded:.4f}"
+    accuracy = f"test accuracy {before} -> {now:.4f}"
+    if result.close:
+        return f"close: another machine, {accuracy}, at most {result.tolerance:g} apart"
+    return f"not the same: {_reason(result)}; {accuracy}"
+
+
+def _reason(result: "Result") -> str:
+    if not result.same_fingerprint:
+        return "data, source or parameters differ, so it has another fingerprint"
+    if all(out.same for out in result.outs):
+        return "the registered version holds another file"
+    if not result.machine:
+        return "though the machine is the same"
+    if result.accuracy[0] is None:
+        return "its test accuracy was not kept"
+    return f"more than {result.tolerance:g} apart"

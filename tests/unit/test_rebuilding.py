@@ -1,0 +1,237 @@
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from imageclf import cache
+from imageclf.cache import Out, dvc
+from imageclf.commands.rebuild import verdict
+from imageclf.files import UserError
+from imageclf.journal import Journal, Record, RunDescription
+from imageclf.lineage import Lineage
+from imageclf.origin import record_source
+from imageclf.rebuilding import Rebuilt, Result, other_sources, prepare, rebuild
+
+FINGERPRINT = "f" * 64
+
+
+def git(*arguments: str) -> None:
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def lineage(project: Path) -> Lineage:
+    """A training from a project that is a part of its repository, and changed since the commit."""
+    git("init", "--quiet")
+    Path("part").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir("part")
+        assert dvc("init", "--subdir", "--quiet").returncode == 0
+        Path("source.py").write_text("1\n")
+        Path(".gitignore").write_text(".imageclf\n")
+        git("add", "--all")
+        git("commit", "--quiet", "--message", "start")
+        Path("source.py").write_text("2\n")
+        Path("recipe.yaml").write_text("a: 1\n")
+        tags = record_source(Journal(FINGERPRINT).patch)
+        changes = Journal(FINGERPRINT).patch.read_bytes()
+    deps = [{"path": "source.py", "md5": "26ab0db90d72e28ad0ba1e22ee510510"}]
+    lock = {"stages": {"train": {"cmd": "true", "deps": deps, "outs": []}}}
+    files = {
+        "changes.patch": changes,
+        "params.yaml": b"seed: 7\n",
+        "dvc.lock": json.dumps(lock).encode(),
+    }
+    description = RunDescription(FINGERPRINT, "a run", "tests", {}, {}, tags, 0)
+    return Lineage(FINGERPRINT, record=Record(description), files=files)
+
+
+@pytest.fixture
+def part(project: Path, lineage: Lineage, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's folder, which is the current one."""
+    monkeypatch.chdir(project / "part")
+    cache.shared_config.cache_clear()
+    return project / "part"
+
+
+def test_the_folder_holds_what_the_training_had(
+    part: Path, lineage: Lineage, tmp_path: Path
+) -> None:
+    prepared = prepare(lineage, tmp_path / "again")
+    assert prepared == tmp_path / "again/part"
+    assert (prepared / "source.py").read_text() == "2\n"
+    assert (prepared / "recipe.yaml").read_text() == "a: 1\n"
+    assert (prepared / "params.yaml").read_text() == "seed: 7\n"
+    assert (prepared / "dvc.lock").read_bytes() == lineage.files["dvc.lock"]
+    assert dvc("cache", "dir", at=prepared).stdout.strip() == str(prepared / ".dvc/cache")
+    assert other_sources(lineage, prepared) == []
+    (prepared / "source.py").write_text("3\n")
+    assert other_sources(lineage, prepared) == ["source.py"]
+
+
+def test_a_commit_that_no_branch_holds_can_be_had(
+    part: Path, lineage: Lineage, tmp_path: Path
+) -> None:
+    git("commit", "--quiet", "--amend", "--message", "another")
+    git("reflog", "expire", "--expire=now", "--all")
+    prepared = prepare(lineage, tmp_path / "again")
+    assert (prepared / "source.py").read_text() == "2\n"
+
+
+def tagged(lineage: Lineage, **tags: str) -> Lineage:
+    assert lineage.record
+    origin = {name: tag for name, tag in (lineage.tags | tags).items() if tag}
+    return replace(
+        lineage,
+        record=replace(
+            lineage.record, description=replace(lineage.record.description, origin=origin)
+        ),
+    )
+
+
+def test_what_cannot_be_rebuilt_gets_one_line_and_no_folder(
+    part: Path, lineage: Lineage, tmp_path: Path
+) -> None:
+    folder = tmp_path / "again"
+    files = dict(lineage.files)
+    changes = files.pop("changes.patch")
+    refused = {
+        "not known from which commit": tagged(lineage, git_commit=""),
+        "the commit a{40} is not in this repository": tagged(lineage, git_commit="a" * 40),
+        "no changes.patch was kept": replace(lineage, files=files),
+        "it was never registered": replace(lineage, files={"changes.patch": changes}),
+        "changes.patch does not fit": replace(
+            lineage, files=files | {"changes.patch": changes.replace(b"-1", b"-5")}
+        ),
+    }
+    for reason, unusable in refused.items():
+        with pytest.raises(UserError, match=reason):
+            prepare(unusable, folder)
+        assert not folder.exists()
+    folder.mkdir()
+    (folder / "mine").touch()
+    with pytest.raises(UserError, match="again exists and is not empty: name another folder"):
+        prepare(lineage, folder)
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+
+
+PIPELINE = {
+    "train": {
+        "cmd": "mkdir -p models/classifier && cp model.json models/classifier && test ! -e broken",
+        "deps": ["model.json"],
+        "outs": ["models/classifier"],
+    },
+    "evaluate": {
+        "cmd": "mkdir -p reports && echo '{\"accuracy\": 0.5}' > reports/metrics.json",
+        "deps": ["models/classifier"],
+        "outs": ["reports/metrics.json"],
+    },
+}
+
+
+@pytest.fixture
+def trained(project: Path) -> Lineage:
+    """A small pipeline that ran in the current folder, and what it was made from."""
+    Path("dvc.yaml").write_text(json.dumps({"stages": PIPELINE}))
+    Path("model.json").write_text(json.dumps({"fingerprint": FINGERPRINT}))
+    git("init", "--quiet")
+    for command in (["init", "--quiet"], ["repro", "--quiet"]):
+        assert dvc(*command).returncode == 0
+    Path(".gitignore").write_text("mlflow*\n/models\n/reports\n")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "start")
+    cache.shared_config.cache_clear()
+    tags = record_source(project / "none.patch")
+    description = RunDescription(FINGERPRINT, "a run", "tests", {}, {}, tags, 0)
+    files = {"params.yaml": b"", "dvc.lock": Path("dvc.lock").read_bytes()}
+    return Lineage(FINGERPRINT, record=Record(description), files=files)
+
+
+@pytest.mark.slow
+def test_what_the_cache_lacks_comes_from_the_remote_or_is_made(
+    trained: Lineage, tmp_path: Path
+) -> None:
+    def made(name: str) -> dict[str, bool]:
+        result = rebuild(trained, tmp_path / name, 0.01, False, said.append)
+        assert result
+        assert result.identical
+        return {out.recorded.path: out.made for out in result.outs}
+
+    said: list[str] = []
+    assert made("from the cache") == {"models/classifier": False, "reports/metrics.json": False}
+    assert dvc("remote", "add", "--default", "far", str(tmp_path / "far")).returncode == 0
+    assert dvc("push", "--quiet", "models/classifier").returncode == 0
+    shutil.rmtree(".dvc/cache/files")
+    cache.shared_config.cache_clear()
+    assert made("from the remote") == {"models/classifier": False, "reports/metrics.json": True}
+    assert not Path(".dvc/cache/files").exists()
+    shutil.rmtree(tmp_path / "far")
+    assert made("made") == {"models/classifier": True, "reports/metrics.json": True}
+
+
+@pytest.mark.slow
+def test_a_stage_that_fails_leaves_the_folder_to_be_looked_at(
+    trained: Lineage, tmp_path: Path
+) -> None:
+    Path("broken").touch()
+    git("add", "broken")
+    patch = tmp_path / "changes.patch"
+    lineage = tagged(trained, **record_source(patch))
+    lineage = replace(lineage, files={**lineage.files, "changes.patch": patch.read_bytes()})
+    assert rebuild(lineage, tmp_path / "again", 0.01, True, print) is None
+    assert (tmp_path / "again/dvc.yaml").exists()
+
+
+SAME = Rebuilt(Out("a", "train", "1" * 32), "1" * 32, made=True)
+OTHER = replace(SAME, md5="2" * 32)
+ELSEWHERE = {"hardware": ("one processor", "another")}
+RESULT = Result([SAME], True, True, {}, (0.9, 0.9), 0.01)
+
+
+@pytest.mark.parametrize(
+    ("result", "agrees", "words"),
+    [
+        (RESULT, True, "the same: all 1 md5s agree; 1 of these outs were made again"),
+        (
+            replace(RESULT, same_version=False),
+            False,
+            "not the same: the registered version holds another file; "
+            "test accuracy 0.9000 -> 0.9000",
+        ),
+        (
+            replace(RESULT, outs=[SAME, OTHER]),
+            False,
+            "not the same: though the machine is the same; test accuracy 0.9000 -> 0.9000",
+        ),
+        (
+            replace(RESULT, outs=[OTHER], machine=ELSEWHERE, accuracy=(0.9, 0.908)),
+            True,
+            "close: another machine, test accuracy 0.9000 -> 0.9080, at most 0.01 apart",
+        ),
+        (
+            replace(RESULT, outs=[OTHER], machine=ELSEWHERE, accuracy=(0.9, 0.92)),
+            False,
+            "not the same: more than 0.01 apart; test accuracy 0.9000 -> 0.9200",
+        ),
+        (
+            replace(RESULT, outs=[OTHER], machine=ELSEWHERE, same_fingerprint=False),
+            False,
+            "not the same: data, source or parameters differ, so it has another fingerprint; "
+            "test accuracy 0.9000 -> 0.9000",
+        ),
+        (
+            replace(RESULT, outs=[OTHER], machine=ELSEWHERE, accuracy=(None, 0.9)),
+            False,
+            "not the same: its test accuracy was not kept; test accuracy not known -> 0.9000",
+        ),
+    ],
+)
+def test_only_another_machine_excuses_a_difference(
+    result: Result, agrees: bool, words: str
+) -> None:
+    assert (result.identical or result.close) == agrees
+    assert verdict(result) == words
