@@ -142,6 +142,7 @@ def empty_disk(tracking: Tracking) -> None:
 
 
 def lose_artifacts(tracking: Tracking) -> None:
+    shutil.rmtree(tracking.artifacts, ignore_errors=True)  # there may be none yet
     tracking.artifacts.write_text("a file where the server wants a folder")
 
 
@@ -233,6 +234,10 @@ def repro(project: Project, epoch: int, strike: Callable[[], None]) -> tuple[int
             lines.append(line.rstrip("\n"))
             if line.strip().startswith(f"{epoch}/{EPOCHS}"):
                 strike()
+                break
+        else:
+            raise RuntimeError(f"no epoch {epoch}:\n" + "\n".join(lines))
+        lines += process.stdout.read().splitlines()
     return process.returncode, lines
 
 
