@@ -14,20 +14,21 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "params", "runtime", "layout", "images"},
+    {"files", "params", "runtime", "layout", "images", "progress"},
     {"augment", "initialization", "losses", "optimization", "checkpoint"},
     {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin"},
     {"archives", "workers", "duplicates", "splitting", "audit"},
     {"image_folder", "packing", "idx"},
     {"preparation", "audit_report"},
-    {"classifier"},
+    {"classifier", "embedding"},
+    {"pretrained"},
     {"training", "prediction", "promotion", "recipes", "journal", "preview"},
     {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store"},
     {"report", "display", "tracking", "snapshots"},
     {"registry"},
     {"publication"},
     {"syncing", "lookup"},
-    {"lineage"},
+    {"lineage", "weights"},
     {"tracing", "rebuilding"},
     {"commands"},
     {"cli"},
@@ -104,7 +105,7 @@ def test_imports_run_one_way(path: Path) -> None:
     assert not {name for name in packages & set(ONLY_IN) if module(path) not in ONLY_IN[name]}
 
 
-@pytest.mark.parametrize("stage", ["fetch", "transform"])
+@pytest.mark.parametrize("stage", ["fetch", "transform", "weights", "embed"])
 def test_light_stages_load_neither_torch_nor_mlflow(stage: str) -> None:
     import subprocess
 
