@@ -5,10 +5,10 @@ networks, or a classifier of ours, in a folder or in MLflow. Nothing is unpickle
 """
 
 import io
-import pickle
 import re
 import shutil
 import statistics
+import warnings
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -173,22 +173,19 @@ def read_state_dict(path: Path) -> dict[str, "Tensor"]:
         UserError: it is neither, or holds something else.
     """
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         content = path.read_bytes()
         if content[8:9] == b"{":  # after its length, the header of a file of safetensors
             return load(content)
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
-        raise UserError(
-            f"{PARAMETER}: {path.name} is no file of weights ({_brief(error)})"
-        ) from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a pickle of no torch's is refused in any case
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # broken bytes make torch raise ten kinds of them
+        raise UserError(f"{PARAMETER} names no file of weights ({_brief(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(x, torch.Tensor) for x in state.values()):
-        raise UserError(
-            f"{PARAMETER}: {path.name} holds no state dict: save model.state_dict(), and only that"
-        )
+        raise UserError(f"{PARAMETER} names no state dict: save model.state_dict(), and only that")
     return state
 
 
