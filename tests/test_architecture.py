@@ -14,7 +14,7 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "params", "runtime", "layout", "images"},
+    {"files", "params", "runtime", "layout", "images", "progress"},
     {"augment", "initialization", "losses", "optimization", "checkpoint"},
     {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin"},
     {"archives", "workers", "duplicates", "splitting", "audit"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"preparation", "audit_report"},
     {"classifier"},
     {"training", "prediction", "promotion", "recipes", "journal", "preview"},
-    {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store"},
+    {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store", "prediction_files"},
     {"report", "display", "tracking", "snapshots"},
     {"registry"},
     {"publication"},
