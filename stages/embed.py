@@ -34,7 +34,7 @@ def embed(params: Params) -> None:
 
     from imageclf.datasets import load_split
     from imageclf.pretrained import begin_classifier, read_pretrained
-    from imageclf.progress import images_bar
+    from imageclf.progress import image_progress
 
     pretrained = read_pretrained(PRETRAINED)
     if pretrained is None:
@@ -46,7 +46,7 @@ def embed(params: Params) -> None:
     classifier = begin_classifier(model, {}, PRETRAINED, shape, classes=1).to(runtime.device)
     classifier = classifier.to(memory_format=torch.channels_last)
     click.echo(f"{model.name} sees {count:,} images once, on {runtime.device}")
-    with atomic_folder(FEATURES) as target, images_bar(Console(), count) as advance:
+    with atomic_folder(FEATURES) as target, image_progress(Console(), count) as advance:
         for name, images in splits.items():
             write_features(classifier, images, target / f"{name}.npy", advance)
     click.echo(f"features: {FEATURES}")

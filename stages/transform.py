@@ -24,7 +24,6 @@ NOTHING_LEFT_OUT = {"count": 0, "examples": []}
 def main(params: Params) -> None:
     """Pack images into uint8 arrays, draw the splits, and audit the data."""
     source = read_json(RAW / "source.json")
-    check_top_k(params, source.get("classes"))
     with atomic_folder(PREPARED) as target:
         manifest = prepare(params, RAW, target, Console())
         left_out = source.get("left_out", NOTHING_LEFT_OUT)
@@ -39,14 +38,6 @@ def main(params: Params) -> None:
     for remark in remarks(found):
         click.echo(f"  {remark}")
     click.echo(f"audit: {PAGE}")
-
-
-def check_top_k(params: Params, class_names: list[str] | None) -> None:
-    """Say before the work, and not after the training, that a share of it would mean nothing."""
-    if class_names and params.evaluate.top_k >= len(class_names):
-        raise UserError(
-            f"evaluate.top_k: {params.evaluate.top_k} is no less than {len(class_names)} classes"
-        )
 
 
 def remarks(found: dict[str, Any]) -> Iterator[str]:

@@ -23,7 +23,7 @@ LAYERS = [
     {"classifier", "embedding"},
     {"pretrained"},
     {"training", "prediction", "promotion", "recipes", "journal", "preview"},
-    {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store"},
+    {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store", "prediction_files"},
     {"report", "display", "tracking", "snapshots"},
     {"registry"},
     {"publication"},

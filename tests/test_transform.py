@@ -49,7 +49,7 @@ def run(folder: Path, stage: str) -> subprocess.CompletedProcess[str]:
 
 def fetched(folder: Path, **changes: object) -> None:
     """Fetch the photographs below ``folder/photos``."""
-    settings = {"data__name": "image_folder", "data__source": "photos", "evaluate__top_k": 1}
+    settings = {"data__name": "image_folder", "data__source": "photos"}
     settings |= {"transform__image_size": 32}
     # JSON is YAML too.
     (folder / "params.yaml").write_text(json.dumps(changed(**settings | changes)))
@@ -170,15 +170,6 @@ def test_too_many_unreadable_files_stop_the_stage_after_the_report(tmp_path: Pat
     assert "cat/14.png" in (tmp_path / "reports/data.html").read_text()
 
 
-def test_more_top_classes_than_there_are_is_said_before_the_work(tmp_path: Path) -> None:
-    photographs(tmp_path, count=3)
-    fetched(tmp_path, evaluate__top_k=2)
-    done = run(tmp_path, "transform")
-    assert done.returncode == 2
-    assert done.stderr == "error: evaluate.top_k: 2 is no less than 2 classes\n"
-    assert not (tmp_path / "reports").exists()
-
-
 def test_names_and_notes_cannot_change_the_page(tmp_path: Path) -> None:
     photographs(tmp_path)
     save_photographs(tmp_path / "photos/cat", "<script>alert(1)</script>&.png".replace("/", "_"))
@@ -266,7 +257,6 @@ def test_a_folder_that_changed_is_read_again_when_dvc_is_told(tmp_path: Path) ->
     (tmp_path / ".git/info/exclude").write_text("/photos\n")
     for path, value in {"data.name": "image_folder", "data.source": "photos"}.items():
         project.set(path, value)
-    project.set("evaluate.top_k", "1")
     project.set("transform.image_size", "32")
     assert project.repro("transform") == ["fetch", "transform"]
     assert project.repro("transform") == []

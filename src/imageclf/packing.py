@@ -26,7 +26,7 @@ from imageclf.duplicates import THUMBNAIL, thumbnail
 from imageclf.files import UserError
 from imageclf.images import Fit, ImageError, has_colour, read
 from imageclf.params import Transform
-from imageclf.progress import images_bar
+from imageclf.progress import image_progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +130,7 @@ def pack_images(
     ]
     rows: list[_Row] = []
     thumbnails = []
-    with images_bar(console, len(files)) as advance:
+    with image_progress(console, len(files)) as advance:
         for some_rows, some_thumbnails in mapped(_pack, jobs):
             rows += some_rows
             thumbnails.append(some_thumbnails)

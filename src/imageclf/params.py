@@ -25,7 +25,6 @@ IMAGE_SIZES = {
     "resnet": range(28, 65),
 }
 TORCHVISION_SIZES = range(32, 513)
-CLASSES = 10  # of each data set that `data.name` can be, but for image_folder
 REGISTERED = r"models:/[^/@:]+(/\d+|@[^/@:]+)"
 WITH_CHECKSUM = r"https?://\S+#sha256=[0-9a-f]{64}"
 OUTPUT_OF_LOSS = {"nll": "log_softmax", "cross_entropy": "logits", "mse": "softmax"}
@@ -54,14 +53,6 @@ class Data(Section):
         except re.error as error:
             raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return pattern
-
-    @model_validator(mode="after")
-    def an_image_folder_has_a_source(self) -> Self:
-        if self.name == "image_folder" and not self.source:
-            raise ValueError(
-                "name: image_folder needs source: a folder, a zip or tar file, or the URL of one"
-            )
-        return self
 
 
 class Transform(Section):
@@ -273,19 +264,6 @@ class Params(Section):
             )
         return self
 
-    @property
-    def trains_on_features(self) -> bool:
-        """Whether the backbone gives the same of an image each time, so that once is enough."""
-        return self.model.freeze == "backbone" and self.augment.changes_nothing
-
-    @model_validator(mode="after")
-    def top_k_leaves_a_class_out(self) -> Self:
-        if self.data.name != "image_folder" and self.evaluate.top_k >= CLASSES:
-            raise ValueError(
-                f"evaluate.top_k: {self.evaluate.top_k} is no less than {CLASSES} classes"
-            )
-        return self
-
     @model_validator(mode="after")
     def images_fit_the_model(self) -> Self:
         sides = IMAGE_SIZES.get(self.model.name, TORCHVISION_SIZES)
@@ -296,6 +274,11 @@ class Params(Section):
                 f"{self.transform.image_size}"
             )
         return self
+
+    @property
+    def trains_on_features(self) -> bool:
+        """Whether the backbone gives the same of an image each time, so that once is enough."""
+        return self.model.freeze == "backbone" and self.augment.changes_nothing
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

@@ -1,4 +1,4 @@
-"""A bar that moves while many images are worked on."""
+"""How far work on many images has come."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,10 +22,15 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def images_bar(console: Console, images: int) -> Iterator[Callable[[int], None]]:
-    """A bar for so many images, on a terminal; what it yields moves it by a number of them."""
+def image_progress(console: Console, images: int) -> Iterator[Callable[[int], None]]:
+    """A bar with images a second and the time left, where the console is a terminal.
+
+    What it yields is told how many more images are done.
+    """
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+    hidden = console.quiet or not console.is_terminal
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, disable=hidden
+    ) as bar:
         task = bar.add_task("", total=images)
         yield lambda count: bar.advance(task, count)
