@@ -30,7 +30,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Project
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_head_costs_a_training_a_backbone_no_decoding(project: Project) -> None:
     before = project.md5s()
     project.set("model.head", "[16]")
