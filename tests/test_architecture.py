@@ -15,8 +15,8 @@ STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
     {"files", "params", "runtime", "layout", "images"},
-    {"augment", "initialization", "losses", "optimization", "checkpoint"},
-    {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin"},
+    {"augment", "initialization", "losses", "optimization", "checkpoint", "group"},
+    {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin", "processes"},
     {"archives", "workers", "duplicates", "splitting", "audit"},
     {"image_folder", "packing", "idx"},
     {"preparation", "audit_report"},

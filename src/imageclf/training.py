@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imageclf.augment import augment, epoch_order, mix, to_pixels
+from imageclf.augment import Draws, augment, epoch_order, mix, seed_step, to_pixels
 from imageclf.classifier import EVALUATION_BATCH, Classifier
 from imageclf.datasets import Split
 from imageclf.files import UserError
-from imageclf.losses import LossFunction, build_loss
+from imageclf.group import Group
+from imageclf.losses import LossFunction, build_divisor, build_loss
 from imageclf.optimization import build_optimizer, learning_rate, weight_average
 from imageclf.params import Params
-from imageclf.runtime import generator_states, restore_generators
 
 STEPS_BETWEEN_REPORTS = 50
 
@@ -58,6 +58,9 @@ class Position:
 class Training:
     """One training: a network, its data, and everything a checkpoint has to hold.
 
+    Every process of a ``group`` has the whole of it, makes the same calls of it, and computes on
+    its share of each batch; losses, accuracies and the state are those of all, on each the same.
+
     Attributes:
         classifier: trained in place, on the device it is on.
         history: the results of the epochs so far.
@@ -70,14 +73,18 @@ class Training:
         train_split: Split,
         val_split: Split,
         classes: int,
+        group: Group | None = None,
     ) -> None:
-        self.params, self.classes = params, classes
+        self.params, self.classes, self._group = params, classes, group
         self.classifier = classifier.to(memory_format=torch.channels_last)
         self.history: list[EpochResult] = []
         self._device = classifier.scale.device
         self._images, self._labels = _on_device(train_split, self._device)
         self._val = _on_device(val_split, self._device)
         self._loss = build_loss(params.train, self._labels, classes)
+        self._divisor = build_divisor(params.train, self._labels, classes)
+        if group:
+            group.share_batch_norm(classifier)
         self._optimizer = build_optimizer(params.train, classifier)
         self._average = weight_average(classifier, params.train.ema)
         self._forward = classifier.from_pixels
@@ -111,6 +118,11 @@ class Training:
         if not self.params.train.patience:
             return len(self.history)
         return min(self.history, key=lambda result: result.val_loss).epoch
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it stands before its first step."""
+        return self._steps_done == 0
 
     @property
     def train_images(self) -> int:
@@ -164,22 +176,35 @@ class Training:
 
     def _step(self, batch: Tensor) -> None:
         """One optimisation step on the images with these numbers."""
-        train = self.params.train
+        train, augmentation, step = self.params.train, self.params.augment, self._steps_done
+        share = self._group.share(len(batch)) if self._group else slice(0, len(batch))
+        numbers = batch[share]
         # On the CPU far quicker than indexing: 3 and 30 microseconds for 64 images.
-        images, labels = self._images.index_select(0, batch), self._labels.index_select(0, batch)
-        pixels = augment(to_pixels(images), self.params.augment)
-        pixels, target = mix(pixels, labels, self.classes, self.params.augment)
+        images, labels = (
+            self._images.index_select(0, numbers),
+            self._labels.index_select(0, numbers),
+        )
+        seed_step(self.params.seed, step, self._device)
+        draws = Draws(len(batch), share, self._device)
+        pixels = augment(to_pixels(images), augmentation, draws)
+        pixels, target = mix(pixels, labels, self.classes, augmentation, draws)
+        if self._group:  # for dropout: the units to switch off are not the same everywhere
+            seed_step(self.params.seed, step, self._device, self._group.rank)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=train.amp == "bf16"):
             output = self._forward(pixels)
-        loss = self._loss(output.float(), target)
-        loss.backward()
+        loss, right = self._loss(output.float(), target), _right(output, labels)
+        if self._group:
+            divisor = self._divisor(target)
+            loss, right = self._group.backward(loss, divisor, right, self.classifier)
+        else:
+            loss.backward()
         if train.clip_gradient:
             nn.utils.clip_grad_norm_(self.classifier.parameters(), train.clip_gradient)
-        self._optimizer.step(self._rate(self._steps_done))
+        self._optimizer.step(self._rate(step))
         if self._average:
             self._average.update_parameters(self.classifier)
         self._steps_done += 1
-        self._totals += _sums(output.detach(), labels, loss.detach())
+        self._totals += _sums(loss.detach(), right, len(batch))
 
     def trial_step(self) -> tuple[float, float]:
         """The loss of the first batch before and after one step on it; nothing of it stays."""
@@ -188,7 +213,7 @@ class Training:
         batch = order[: self.params.train.batch_size].to(self._device)
         losses = []
         for _ in range(2):
-            restore_generators(before["generators"], self._device)
+            self._steps_done = before["steps_done"]
             self._totals.zero_()
             self.classifier.train()
             self._step(batch)
@@ -206,7 +231,6 @@ class Training:
             "history": [asdict(result) for result in self.history],
             "steps_done": self._steps_done,
             "totals": self._totals,
-            "generators": generator_states(self._device),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -219,14 +243,13 @@ class Training:
         self.history = [EpochResult(**result) for result in state["history"]]
         self._steps_done = state["steps_done"]
         self._totals.copy_(state["totals"])
-        restore_generators(state["generators"], self._device)
 
     def _end_of_epoch(self, images: int, seconds: float) -> EpochResult:
         """Measure on val, with the averaged weights where there are such; keep the best."""
         epoch = len(self.history) + 1
         train_loss, train_accuracy = (self._totals / len(self._labels)).tolist()
         measured = self._average.module if self._average else self.classifier
-        val_loss, val_accuracy = measure(measured, *self._val, self._loss)
+        val_loss, val_accuracy = measure(measured, *self._val, self._loss, self._group)
         self.history.append(
             EpochResult(
                 epoch=epoch,
@@ -247,23 +270,37 @@ class Training:
 
 @torch.no_grad()
 def measure(
-    classifier: nn.Module, images: Tensor, labels: Tensor, loss_function: LossFunction
+    classifier: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    loss_function: LossFunction,
+    group: Group | None = None,
 ) -> tuple[float, float]:
-    """Mean loss and accuracy over all images, in eval mode: sums first, one division at the end."""
+    """Mean loss and accuracy over all images, in eval mode: sums first, one division at the end.
+
+    The processes of a ``group`` take the same batches as one would, in turn.
+    """
     classifier.eval()
     totals = torch.zeros(2, device=images.device, dtype=torch.float64)
-    for start in range(0, len(labels), EVALUATION_BATCH):
+    starts = range(0, len(labels), EVALUATION_BATCH)
+    for start in starts[group.rank :: group.size] if group else starts:
         target = labels[start : start + EVALUATION_BATCH]
         output = classifier(images[start : start + EVALUATION_BATCH])
-        totals += _sums(output, target, loss_function(output, target))
+        totals += _sums(loss_function(output, target), _right(output, target), len(target))
+    if group:
+        group.add(totals)
     loss, accuracy = (totals / len(labels)).tolist()
     return loss, accuracy
 
 
-def _sums(output: Tensor, labels: Tensor, mean_loss: Tensor) -> Tensor:
+def _right(output: Tensor, labels: Tensor) -> Tensor:
+    """The number of right answers."""
+    return (output.argmax(dim=1) == labels).sum()
+
+
+def _sums(mean_loss: Tensor, right: Tensor, images: int) -> Tensor:
     """Summed loss and number of right answers of a batch, without waiting for the device."""
-    right = (output.argmax(dim=1) == labels).sum()
-    return torch.stack([mean_loss.double() * len(labels), right.double()])
+    return torch.stack([mean_loss.double() * images, right.double()])
 
 
 def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
