@@ -48,11 +48,6 @@ class Draws:
         return torch.distributions.Beta(concentration, concentration).sample()[self.share]
 
 
-def all_of(images: Tensor) -> Draws:
-    """Draws for a batch that is wholly at hand."""
-    return Draws(len(images), slice(0, len(images)), images.device)
-
-
 def augment(images: Tensor, params: Augment, draws: Draws) -> Tensor:
     """Change every image on its own; mixing is left to ``mix``.
 
@@ -161,6 +156,8 @@ def _affine_maps(images: Tensor, params: Augment, draws: Draws) -> Tensor:
 
 
 def _resample(images: Tensor, maps: Tensor) -> Tensor:
+    if not len(images):  # which affine_grid refuses
+        return images
     grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, mode="bilinear", align_corners=False)
 
