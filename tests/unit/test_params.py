@@ -53,6 +53,11 @@ def test_params_are_frozen() -> None:
             {"runtime__device": "gpu"},
             "runtime.device: use auto, cpu, mps, cuda or cuda:1, not 'gpu'",
         ),
+        ({"runtime__processes": 0}, "runtime.processes: .* greater than 0"),
+        (
+            {"runtime__processes": 2, "runtime__device": "cuda:1"},
+            "runtime: processes: 2 do not fit on device: cuda:1; use auto, cpu or cuda",
+        ),
         ({"evaluate__top_k": 10}, "evaluate.top_k: 10 is no less than 10 classes"),
         ({"register__name": "a/b"}, "register.name: .* pattern"),
     ],
