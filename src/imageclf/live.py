@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 WAIT_S = 15.0
 STDOUT = 1  # unbuffered, so that a broken pipe is noticed here and not at the exit
-FIRST_BATCH = Path(".imageclf/first_batch.npz")
 
 
 def describe_run(
@@ -144,9 +143,9 @@ class LiveRun:
         """Report what the network sees first, in what ``plots.pairs`` takes. Never waits."""
         import numpy as np
 
-        FIRST_BATCH.parent.mkdir(exist_ok=True)
-        np.savez(FIRST_BATCH, allow_pickle=False, **preview)
-        self._send(FirstBatch(str(FIRST_BATCH)))
+        assert self._journal  # noqa: S101 - since ``begin``
+        np.savez(self._journal.first_batch, allow_pickle=False, **preview)
+        self._send(FirstBatch(str(self._journal.first_batch)))
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Report the figures of an epoch, counted from 1. Never waits."""
