@@ -41,8 +41,8 @@ test: setup
 
 ## test-all: every test, those against real servers and data sets too
 .PHONY: test-all
-test-all: setup
-	@$(BIN)/pytest --quiet
+test-all: test
+	@$(BIN)/pytest --quiet -m slow
 
 ## lint: format and style
 .PHONY: lint

@@ -62,11 +62,12 @@ class MLP(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (float32, N x classes) of images (float32, N x C x H x W)."""
         hidden = images.flatten(start_dim=1)
-        for layer in self.layers[:-1]:
+        *inner, last = self.layers
+        for layer in inner:
             hidden = self.activation(layer(hidden))
             if self.dropout:
                 hidden = functional.dropout(hidden, self.dropout, self.training)
-        logits: Tensor = self.layers[-1](hidden)
+        logits: Tensor = last(hidden)
         return logits
 
 
