@@ -1,14 +1,12 @@
 """data/raw -> data/prepared, reports/data.json and reports/data.html."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 
 from command import stage
-from imageclf.audit import audit, passed_limit
+from imageclf.audit import audit, passed_limit, remarks
 from imageclf.audit_report import write_audit_report
 from imageclf.datasets import load_class_names
 from imageclf.files import UserError, atomic_folder, read_json, write_json
@@ -35,29 +33,9 @@ def main(params: Params) -> None:
             raise UserError(f"{problem}: see {PAGE}")
     counts = ", ".join(f"{count:,} {split}" for split, count in found["images"].items())
     click.echo(f"prepared {counts} images of {params.transform.image_size} pixels")
-    for remark in remarks(found):
+    for remark, _ in remarks(found):
         click.echo(f"  {remark}")
     click.echo(f"audit: {PAGE}")
-
-
-def remarks(found: dict[str, Any]) -> Iterator[str]:
-    """What is worth a look, in a line each."""
-    if bad := found["unreadable"]["images"]:
-        yield f"{bad:,} files are no readable images and left out"
-    if converted := sum(found["converted"].values()):
-        yield f"{converted:,} images converted"
-    for split, repeats in found["repeats"].items():
-        if repeats:
-            yield f"{split}: {repeats:,} images repeat another one of the split"
-    for leak in found["leaks"]:
-        if leak["images"]:
-            first, second = leak["splits"]
-            yield (
-                f"{leak['images']:,} images of {second} also stand in {first}"
-                f" ({leak['with_another_label']} with another label)"
-            )
-    if contradictions := found["contradictions"]["images"]:
-        yield f"{contradictions:,} images stand in several classes"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a user should know of the data, as the JSON values of ``reports/data.json``."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from imageclf.datasets import SPLITS
@@ -65,6 +65,31 @@ def passed_limit(found: dict[str, Any], data: Data) -> str:
                 f"{first}, more than data.max_leak_fraction ({data.max_leak_fraction:.1%})"
             )
     return ""
+
+
+def remarks(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is worth a look, in a line each, with the section of the page that shows it."""
+    if bad := found["unreadable"]["images"]:
+        yield f"{bad:,} files are no readable images and left out", "unreadable"
+    if left_out := found["left_out"]["count"]:
+        yield f"{left_out:,} other files of the source are left out", "left-out"
+    for leak in found["leaks"]:
+        if leak["images"]:
+            first, second = leak["splits"]
+            yield (
+                (
+                    f"{leak['images']:,} images of {second} also stand in {first}"
+                    f" ({leak['with_another_label']} with another label)"
+                ),
+                "leaks",
+            )
+    if contradictions := found["contradictions"]["images"]:
+        yield f"{contradictions:,} images stand in several classes", "contradictions"
+    for split, repeats in found["repeats"].items():
+        if repeats:
+            yield f"{split}: {repeats:,} images repeat another one of the split", "repeats"
+    if converted := sum(found["converted"].values()):
+        yield f"{converted:,} images converted", "converted"
 
 
 def _spread(sides: "pd.Series[int]") -> dict[str, int]:
