@@ -8,7 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -169,6 +172,100 @@ def test_too_many_unreadable_files_stop_the_stage_after_the_report(tmp_path: Pat
     )
     assert [path.name for path in (tmp_path / "data/prepared").iterdir()] == ["kept"]
     assert "cat/14.png" in (tmp_path / "reports/data.html").read_text()
+
+
+def a_zip(path: Path, *names: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+
+
+def a_tar(path: Path, name: str) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+
+
+def a_bomb(path: Path) -> None:
+    """A zip whose directory says that a few bytes become 3 GB."""
+    a_zip(path, "a/1.png", "b/2.png")
+    whole = bytearray(path.read_bytes())
+    place = whole.index(b"PK\x01\x02") + 24
+    whole[place : place + 4] = (3_000_000_000).to_bytes(4, "little")
+    path.write_bytes(whole)
+
+
+BAD_SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a class without images": (
+        lambda path: (save_photographs(path, "a/1.png", "b/2.png"), (path / "c d").mkdir()),
+        "{}: the class folder c d holds no image: fill it or remove it",
+    ),
+    "one class": (
+        lambda path: save_photographs(path, "猫/1.png", "猫/2.png"),
+        "{}: there is one class, 猫: a classifier needs two or more",
+    ),
+    "no images": (
+        lambda path: (path.mkdir(), (path / "notes.txt").touch()),
+        "{} holds no images (.jpeg, .jpg, .png, .gif, .webp, .avif, .jp2, .bmp, .tif, .tiff, "
+        ".pbm, .pgm, .ppm)",
+    ),
+    "a class in test alone": (
+        lambda path: save_photographs(path, "train/a/1.png", "train/b/2.png", "test/c/3.png"),
+        "{}: the class c stands in test and not in train: what is never trained on cannot be "
+        "recognised; add it to train or remove it",
+    ),
+    "a loop of links": (
+        lambda path: (
+            save_photographs(path, "a/1.png", "b/2.png"),
+            (path / "a/up").symlink_to(".."),
+        ),
+        "{}/a/up is a link to a folder that holds it: remove it",
+    ),
+    "a zip that leads out": (
+        lambda path: a_zip(path, "a/1.png", "b/../../../evil.png"),
+        "{} is refused: the path b/../../../evil.png could lead out of it",
+    ),
+    "a tar with an absolute path": (
+        lambda path: a_tar(path, "/tmp/imageclf evil.png"),
+        "{} is refused: the path /tmp/imageclf evil.png could lead out of it",
+    ),
+    "a bomb": (
+        a_bomb,
+        "{} is refused: its 204 bytes would unpack to more than 1.1 GB, as only a bomb's do",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SOURCES)
+def test_a_bad_source_is_one_line_and_leaves_what_there_was(tmp_path: Path, kind: str) -> None:
+    make, message = BAD_SOURCES[kind]
+    project = tmp_path / "above/my project"
+    (project / "data/raw").mkdir(parents=True)
+    (project / "data/raw/kept").touch()
+    source = tmp_path / "above/my source"
+    make(source)
+    settings = {"data__name": "image_folder", "data__source": "../my source"}
+    (project / "params.yaml").write_text(json.dumps(changed(**settings)))
+    before = sorted(tmp_path.rglob("*"))
+    done = run(project, "fetch")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {message.format('../my source')}\n"
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, project / ".downloads"])
+    assert not Path("/tmp/imageclf evil.png").exists()
+
+
+def test_names_in_chinese_and_with_spaces_go_all_the_way(tmp_path: Path) -> None:
+    kinds = ("橘 猫", "Hund & Katze")
+    names = [f"{kind}/照片 {i}.png" for kind in kinds for i in range(10)]
+    save_photographs(tmp_path / "photos", *names)
+    fetched(tmp_path)
+    done = run(tmp_path, "transform")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_json(tmp_path / "data/prepared/classes.json") == sorted(kinds)
+    manifest = pd.read_parquet(tmp_path / "data/prepared/manifest.parquet")
+    assert sorted(manifest["name"]) == sorted(names)
+    page = (tmp_path / "reports/data.html").read_text(encoding="utf-8")
+    assert "<h3>橘 猫</h3>" in page
+    assert "<h3>Hund &amp; Katze</h3>" in page
 
 
 def test_names_and_notes_cannot_change_the_page(tmp_path: Path) -> None:
