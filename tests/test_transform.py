@@ -80,7 +80,7 @@ def test_bad_inputs_among_flowers_are_named_and_left_out(tmp_path: Path) -> None
     fetched(tmp_path)
     done = run(tmp_path, "transform")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "  9 files are no readable images and left out\n" in done.stdout
+    assert "  9 unreadable files, left out\n" in done.stdout
     assert done.stdout.endswith("audit: reports/data.html\n")
     found = read_json(tmp_path / "reports/data.json")
     reasons = {file["name"].split("/")[1]: file["reason"] for file in found["unreadable"]["files"]}
@@ -129,7 +129,7 @@ def test_a_leak_that_was_planted_is_found_shown_and_stops_the_stage(tmp_path: Pa
     done = run(tmp_path, "transform")
     assert done.returncode == 2
     assert done.stderr == (
-        "error: 1 images of test (5.0%) also stand in train, more than data.max_leak_fraction "
+        "error: 1 image of test (5.0%) also stands in train, more than data.max_leak_fraction "
         "(1.0%): see reports/data.html\n"
     )
     assert not (tmp_path / "data/prepared").exists()
@@ -144,7 +144,7 @@ def test_a_leak_that_was_planted_is_found_shown_and_stops_the_stage(tmp_path: Pa
     }
     assert [example["name_test"] for example in leaked] == ["test/cat/3.png"]
     page = (tmp_path / "reports/data.html").read_text()
-    assert "(5.0%) also stand in train, more than data.max_leak_fraction" in page
+    assert "(5.0%) also stands in train, more than data.max_leak_fraction" in page
     pair = ["train/dog/leak.jpg", "test/cat/3.png"]
     assert pictures_after(page, "The same image in two splits") == pair
     assert pictures_after(page, "The same image in two classes") == pair
@@ -152,7 +152,7 @@ def test_a_leak_that_was_planted_is_found_shown_and_stops_the_stage(tmp_path: Pa
     fetched(tmp_path, data__max_leak_fraction=0.05)
     done = run(tmp_path, "transform")
     assert done.returncode == 0
-    assert "  1 images of test also stand in train (1 with another label)\n" in done.stdout
+    assert "  1 image of test (5.0%) also stands in train (1 with another label)\n" in done.stdout
     assert len(load_split(tmp_path / "data/prepared", "test")) == 20
 
 
@@ -166,7 +166,7 @@ def test_too_many_unreadable_files_stop_the_stage_after_the_report(tmp_path: Pat
     done = run(tmp_path, "transform")
     assert done.returncode == 2
     assert done.stderr == (
-        "error: 15 files (37.5%) are no readable images, more than data.max_bad_fraction (10.0%), "
+        "error: 15 unreadable files (37.5%), more than data.max_bad_fraction (10.0%), "
         "such as cat/00.png (not an image, or of a format that is not supported): see "
         "reports/data.html\n"
     )
