@@ -69,5 +69,5 @@ bench: setup
 .PHONY: clean
 clean:
 	@rm -rf data/raw data/prepared models/classifier models/exported reports/evaluation
-	@rm -f reports/data.json reports/data.html reports/history.csv reports/metrics.json
+	@rm -f reports/data.json reports/data.html reports/history.csv reports/metrics.json reports/suspects.*
 	@rm -rf .checkpoints .downloads

@@ -14,7 +14,7 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "params", "runtime", "layout", "images"},
+    {"files", "params", "runtime", "layout", "images", "page", "progress"},
     {"augment", "initialization", "losses", "optimization", "checkpoint"},
     {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin"},
     {"archives", "workers", "duplicates", "splitting", "audit"},
@@ -22,8 +22,9 @@ LAYERS = [
     {"preparation", "audit_report"},
     {"classifier"},
     {"training", "prediction", "promotion", "recipes", "journal", "preview"},
-    {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store"},
-    {"report", "display", "tracking", "snapshots"},
+    {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store", "prediction_files"},
+    {"report", "display", "tracking", "snapshots", "suspects"},
+    {"suspects_report"},
     {"registry"},
     {"publication"},
     {"syncing", "lookup"},
@@ -33,8 +34,10 @@ LAYERS = [
     {"cli"},
 ]
 TEMPLATES = {
+    LIBRARY / "page.py": "page.html.j2",
     LIBRARY / "report.py": "report.html.j2",
     LIBRARY / "audit_report.py": "audit.html.j2",
+    LIBRARY / "suspects_report.py": "suspects.html.j2",
 }
 ONLY_IN = {"click": {"cli", "commands"}, "mlflow": {"store", "tracking", "registry"}, "dvc": set()}
 

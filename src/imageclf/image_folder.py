@@ -68,6 +68,11 @@ def fetch_images(source: str, target: Path, console: Console) -> Collected:
     Raises:
         UserError: the source cannot be had, is unsafe or damaged, or its folders make no classes.
     """
+    if not source:
+        raise UserError(
+            "data.source in params.yaml is empty: name a folder of pictures, a folder per class in "
+            "it, or a zip or tar file or the URL of one"
+        )
     try:
         WORK.mkdir(parents=True, exist_ok=True)
         # What a lost connection leaves stays there for the next try, all else goes.

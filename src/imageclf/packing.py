@@ -9,7 +9,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,15 +19,6 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from imageclf.archives import Stored, read_tar
 from imageclf.datasets import SPLITS, Pixels, pixel_counts
@@ -36,6 +26,7 @@ from imageclf.duplicates import THUMBNAIL, thumbnail
 from imageclf.files import UserError
 from imageclf.images import Fit, ImageError, has_colour, read
 from imageclf.params import Transform
+from imageclf.progress import image_progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,7 +130,7 @@ def pack_images(
     ]
     rows: list[_Row] = []
     thumbnails = []
-    with _progress_bar(console, len(files)) as advance:
+    with image_progress(console, len(files)) as advance:
         for some_rows, some_thumbnails in mapped(_pack, jobs):
             rows += some_rows
             thumbnails.append(some_thumbnails)
@@ -223,21 +214,6 @@ def _decoded(name: str, content: bytes | ImageError, job: _Job) -> tuple[_Row, P
     verdict = "converted" if decoded.changes else "ok"
     note = ", ".join(decoded.changes)
     return _Row(name, decoded.height, decoded.width, digest, seen, verdict, note), pixels
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Images a second."""
-        return Text(f"{task.speed or 0:,.0f} images/s")
-
-
-@contextmanager
-def _progress_bar(console: Console, images: int) -> Iterator[Callable[[int], None]]:
-    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("", total=images)
-        yield lambda count: bar.advance(task, count)
 
 
 def _check_space(needed: int, folder: Path) -> None:

@@ -25,7 +25,6 @@ IMAGE_SIZES = {
     "resnet": range(28, 65),
 }
 TORCHVISION_SIZES = range(32, 513)
-CLASSES = 10  # of each data set that `data.name` can be, but for image_folder
 OUTPUT_OF_LOSS = {"nll": "log_softmax", "cross_entropy": "logits", "mse": "softmax"}
 
 
@@ -52,14 +51,6 @@ class Data(Section):
         except re.error as error:
             raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return pattern
-
-    @model_validator(mode="after")
-    def an_image_folder_has_a_source(self) -> Self:
-        if self.name == "image_folder" and not self.source:
-            raise ValueError(
-                "name: image_folder needs source: a folder, a zip or tar file, or the URL of one"
-            )
-        return self
 
 
 class Transform(Section):
@@ -215,14 +206,6 @@ class Params(Section):
             raise ValueError(
                 f"train.loss: {self.train.loss} needs model.output: {wanted}, "
                 f"not {self.model.output}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def top_k_leaves_a_class_out(self) -> Self:
-        if self.data.name != "image_folder" and self.evaluate.top_k >= CLASSES:
-            raise ValueError(
-                f"evaluate.top_k: {self.evaluate.top_k} is no less than {CLASSES} classes"
             )
         return self
 
