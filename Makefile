@@ -68,6 +68,7 @@ bench: setup
 ## clean: remove what the pipeline made (not the DVC cache, not the MLflow runs)
 .PHONY: clean
 clean:
-	@rm -rf data/raw data/prepared models/classifier models/exported reports/evaluation
+	@rm -rf data/raw data/prepared data/features reports/evaluation
+	@rm -rf models/pretrained models/classifier models/exported
 	@rm -f reports/data.json reports/data.html reports/history.csv reports/metrics.json reports/suspects.*
 	@rm -rf .checkpoints .downloads

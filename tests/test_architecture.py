@@ -20,7 +20,8 @@ LAYERS = [
     {"archives", "workers", "duplicates", "splitting", "audit"},
     {"image_folder", "packing", "idx"},
     {"preparation", "audit_report"},
-    {"classifier"},
+    {"classifier", "embedding"},
+    {"pretrained"},
     {"training", "prediction", "promotion", "recipes", "journal", "preview"},
     {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store", "prediction_files"},
     {"report", "display", "tracking", "snapshots", "suspects"},
@@ -28,7 +29,7 @@ LAYERS = [
     {"registry"},
     {"publication"},
     {"syncing", "lookup"},
-    {"lineage"},
+    {"lineage", "weights"},
     {"tracing", "rebuilding"},
     {"commands"},
     {"cli"},
@@ -107,7 +108,7 @@ def test_imports_run_one_way(path: Path) -> None:
     assert not {name for name in packages & set(ONLY_IN) if module(path) not in ONLY_IN[name]}
 
 
-@pytest.mark.parametrize("stage", ["fetch", "transform"])
+@pytest.mark.parametrize("stage", ["fetch", "transform", "weights", "embed"])
 def test_light_stages_load_neither_torch_nor_mlflow(stage: str) -> None:
     import subprocess
 

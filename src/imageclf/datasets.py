@@ -8,6 +8,7 @@ and ``manifest.parquet``.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,12 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Images (uint8, N x H x W or N x H x W x C) and their labels (int64, N)."""
+    """Images (uint8, N x H x W or N x H x W x C) and their labels (int64, N).
 
-    images: Pixels
+    Or, for a head that trains alone, in the place of the images their features (float32, N x F).
+    """
+
+    images: NDArray[Any]
     labels: Labels
 
     def __len__(self) -> int:
@@ -47,6 +51,21 @@ def load_split(folder: Path, name: str) -> Split:
     if images.dtype != np.uint8 or len(images) != len(labels):
         raise UserError(f"{folder}: {name} images and labels do not match: run `dvc repro`")
     return Split(images, labels)
+
+
+def load_features(folder: Path, name: str, split: Split) -> Split:
+    """Memory-map the features of a split, with its labels, from a folder of ``embedding``.
+
+    Raises:
+        UserError: they are missing, or not one row per image.
+    """
+    try:
+        features = np.load(folder / f"{name}.npy", mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: {name}.npy is unreadable ({error}): run `dvc repro`") from None
+    if len(features) != len(split):
+        raise UserError(f"{folder}: {name}.npy is not of these images: run `dvc repro`")
+    return Split(features, split.labels)
 
 
 def load_class_names(folder: Path) -> list[str]:

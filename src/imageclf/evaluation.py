@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imageclf.classifier import EVALUATION_BATCH, Classifier
+from imageclf.classifier import Classifier, evaluation_batches
 from imageclf.datasets import Labels, Split
 
 if TYPE_CHECKING:
@@ -44,10 +44,8 @@ def predict(classifier: Classifier, split: Split) -> Predictions:
     classifier.eval()
     device = classifier.scale.device
     parts = [
-        classifier.probabilities(
-            torch.tensor(split.images[start : start + EVALUATION_BATCH]).to(device)
-        )
-        for start in range(0, len(split), EVALUATION_BATCH)
+        classifier.probabilities(torch.tensor(split.images[batch]).to(device))
+        for batch in evaluation_batches(len(split), split.images.shape[1:])
     ]
     return Predictions(torch.cat(parts).cpu().numpy(), split.labels)
 

@@ -45,7 +45,11 @@ STDOUT = 1  # unbuffered, so that a broken pipe is noticed here and not at the e
 
 
 def describe_run(
-    params: Params, fingerprint: str, data: Mapping[str, str], experiment: str | None = None
+    params: Params,
+    fingerprint: str,
+    data: Mapping[str, str],
+    experiment: str | None = None,
+    weights: Mapping[str, str] | None = None,
 ) -> RunDescription:
     """Describe the run of a model, without its origin.
 
@@ -54,9 +58,11 @@ def describe_run(
         fingerprint: of the model.
         data: the sha256 of splits by name.
         experiment: the name of the DVC experiment, where it is not the one that goes on now.
+        weights: where those came from that the training began with, if they were not drawn.
     """
     name = f"{params.data.name} {params.model.name} {fingerprint[:8]}"
     tags = {"fingerprint": fingerprint} | {f"data.{split}": data[split] for split in data}
+    tags |= {f"weights.{name}": value for name, value in (weights or {}).items()}
     if experiment := experiment or os.environ.get(EXPERIMENT):
         name = f"{experiment} {name}"
         tags[EXPERIMENT] = experiment
