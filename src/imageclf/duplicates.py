@@ -12,10 +12,11 @@ bits or 24 levels.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from cykooz_resizer import FilterType
 from numpy.typing import NDArray
-from PIL import Image
 
 from imageclf.datasets import Pixels
+from imageclf.images import resized
 
 THUMBNAIL = (8, 9)  # height, width
 MOST_BITS = 7  # by which the hashes of near-duplicates differ
@@ -28,7 +29,7 @@ Pairs = NDArray[np.int64]
 
 def thumbnail(pixels: Pixels) -> Pixels:
     """An image (uint8, H x W [x 3]) shrunk to 8 x 9 [x 3]."""
-    return np.asarray(Image.fromarray(pixels).resize(THUMBNAIL[::-1], Image.Resampling.BOX))
+    return resized(pixels, *THUMBNAIL, FilterType.box)
 
 
 def same_images(digests: Sequence[str], thumbnails: Pixels | None) -> Groups:

@@ -8,7 +8,7 @@ import numpy as np
 
 from imageclf.datasets import Pixels
 from imageclf.files import UserError
-from imageclf.images import FILTER
+from imageclf.images import resized
 from imageclf.packing import Packed
 
 if TYPE_CHECKING:
@@ -106,8 +106,4 @@ def _read_part(raw: Path, part: str, split: str) -> tuple[Pixels, "pd.DataFrame"
 def _resized(images: Pixels, size: int) -> Pixels:
     if images.shape[1:3] == (size, size):
         return images
-    from PIL import Image
-
-    return np.stack(
-        [np.asarray(Image.fromarray(image).resize((size, size), FILTER)) for image in images]
-    )
+    return np.stack([resized(image, size, size) for image in images])
