@@ -10,10 +10,11 @@ from rich.console import Console
 from command import stage
 from imageclf.audit import audit, passed_limit
 from imageclf.audit_report import write_audit_report
+from imageclf.blocks import clear_blocks
 from imageclf.datasets import load_class_names
 from imageclf.files import UserError, atomic_folder, read_json, write_json
 from imageclf.params import Params
-from imageclf.preparation import prepare
+from imageclf.preparation import BLOCKS, prepare
 
 RAW, PREPARED = Path("data/raw"), Path("data/prepared")
 FIGURES, PAGE = Path("reports/data.json"), Path("reports/data.html")
@@ -26,7 +27,7 @@ def main(params: Params) -> None:
     source = read_json(RAW / "source.json")
     check_top_k(params, source.get("classes"))
     with atomic_folder(PREPARED) as target:
-        manifest = prepare(params, RAW, target, Console())
+        manifest = prepare(params, RAW, target, Console(soft_wrap=True, highlight=False))
         left_out = source.get("left_out", NOTHING_LEFT_OUT)
         found = audit(manifest, load_class_names(target), left_out)
         problem = passed_limit(found, params.data)
@@ -34,6 +35,7 @@ def main(params: Params) -> None:
         write_audit_report(PAGE, target, manifest, found, problem)
         if problem:
             raise UserError(f"{problem}: see {PAGE}")
+    clear_blocks(PREPARED.parent / BLOCKS)
     counts = ", ".join(f"{count:,} {split}" for split, count in found["images"].items())
     click.echo(f"prepared {counts} images of {params.transform.image_size} pixels")
     for remark in remarks(found):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from imageclf.classifier import EVALUATION_BATCH, Classifier
 from imageclf.datasets import Labels, Split
+from imageclf.feeding import in_turn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +45,7 @@ def predict(classifier: Classifier, split: Split) -> Predictions:
     classifier.eval()
     device = classifier.scale.device
     parts = [
-        classifier.probabilities(
-            torch.tensor(split.images[start : start + EVALUATION_BATCH]).to(device)
-        )
-        for start in range(0, len(split), EVALUATION_BATCH)
+        classifier.probabilities(images) for images in in_turn(split, EVALUATION_BATCH, device)
     ]
     return Predictions(torch.cat(parts).cpu().numpy(), split.labels)
 

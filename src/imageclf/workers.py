@@ -4,12 +4,16 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from imageclf.files import UserError
+
+Result = TypeVar("Result")
 
 
 def cores() -> int:
@@ -19,23 +23,66 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-@contextmanager
-def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes; what is still waiting when the block fails is never begun.
+def start_workers(count: int, *modules: str) -> ProcessPoolExecutor:
+    """A pool of processes, which end when nobody holds it any more.
 
-    Raises:
-        UserError: a worker died.
+    Args:
+        count: of the processes.
+        modules: that the workers need, by name, to be imported once for all of them.
     """
     # A fork of a process with threads may hang; a server for forks has none.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
+    context.set_forkserver_preload(list(modules))
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
+
+
+@contextmanager
+def worker_processes(count: int, *modules: str) -> Iterator[ProcessPoolExecutor]:
+    """A pool as of ``start_workers``; what is still waiting when the block fails is never begun.
+
+    Raises:
+        UserError: a worker died.
+    """
+    pool = start_workers(count, *modules)
     try:
-        yield pool
-    except BrokenProcessPool as error:
-        raise UserError("a worker process died: is there enough memory? Try again") from error
+        with _death_told():
+            yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def in_order(
+    pool: ProcessPoolExecutor,
+    function: Callable[..., Result],
+    calls: Iterable[tuple[Any, ...]],
+    ahead: int,
+) -> Iterator[Result]:
+    """The results of calls with these arguments, worked on a bounded number ahead.
+
+    Raises:
+        UserError: a worker died.
+    """
+    waiting: deque[Future[Result]] = deque()
+    try:
+        with _death_told():
+            for call in calls:
+                waiting.append(pool.submit(function, *call))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+@contextmanager
+def _death_told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise UserError("a worker process died: is there enough memory? Try again") from error
 
 
 def _begin() -> None:
