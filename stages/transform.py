@@ -8,13 +8,9 @@ import click
 from rich.console import Console
 
 from command import stage
-from imageclf.audit import audit, passed_limit
-from imageclf.audit_report import write_audit_report
-from imageclf.blocks import clear_blocks
-from imageclf.datasets import load_class_names
 from imageclf.files import UserError, atomic_folder, read_json, write_json
 from imageclf.params import Params
-from imageclf.preparation import BLOCKS, prepare
+from imageclf.workers import prepare_workers
 
 RAW, PREPARED = Path("data/raw"), Path("data/prepared")
 FIGURES, PAGE = Path("reports/data.json"), Path("reports/data.html")
@@ -24,6 +20,15 @@ NOTHING_LEFT_OUT = {"count": 0, "examples": []}
 @stage
 def main(params: Params) -> None:
     """Pack images into uint8 arrays, draw the splits, and audit the data."""
+    if params.data.name == "image_folder":
+        prepare_workers("imageclf.packing")
+
+    from imageclf.audit import audit, passed_limit
+    from imageclf.audit_report import write_audit_report
+    from imageclf.blocks import clear_blocks
+    from imageclf.datasets import load_class_names
+    from imageclf.preparation import BLOCKS, prepare
+
     source = read_json(RAW / "source.json")
     check_top_k(params, source.get("classes"))
     with atomic_folder(PREPARED) as target:

@@ -14,7 +14,7 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "params", "runtime", "layout", "images"},
+    {"files", "memory", "params", "runtime", "layout", "images"},
     {"augment", "initialization", "losses", "optimization", "checkpoint"},
     {"models", "datasets", "shards", "sources", "download", "debian", "fingerprint", "origin"},
     {"archives", "workers", "duplicates", "splitting", "audit"},

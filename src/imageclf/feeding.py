@@ -47,7 +47,7 @@ def feeds(splits: Sequence[Split], device: torch.device, workers: int = 0) -> li
     found: list[Feed] = []
     for split in splits:
         if isinstance(split.images, JpegImages):
-            pool = pool or start_workers(workers, "imageclf.shards")
+            pool = pool or start_workers(workers)
             found.append(_JpegFeed(split.images, split, device, pool, PIECES_AHEAD * workers))
         else:
             found.append(_PackedFeed(split, device))

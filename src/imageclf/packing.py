@@ -1,11 +1,13 @@
 """From blocks to splits: packed pixels in one file, or shards of JPEG, for each of them."""
 
+import os
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.format import open_memmap
+from numpy.lib.format import open_memmap, read_array_header_1_0, read_magic
 from numpy.typing import NDArray
 
 from imageclf.blocks import Block, Blocks, Map
@@ -89,12 +91,18 @@ def _deals(
 
 
 def _deal(deal: _Deal) -> NDArray[np.int64]:
-    images = np.fromfile(deal.block, np.uint8).reshape(-1, *deal.image_shape)
-    for split in SPLITS:
+    images = np.memmap(deal.block, np.uint8, "r").reshape(-1, *deal.image_shape)
+    counts = pixel_counts(images[:0])
+    for split, row in deal.rows.items():
         chosen = images[deal.splits == split]
-        packed = open_memmap(images_path(deal.folder, split), "r+")
-        packed[deal.rows[split] :][: len(chosen)] = chosen
-    return pixel_counts(images[deal.splits == "train"])
+        with images_path(deal.folder, split).open("r+b") as file:
+            read_magic(file)
+            read_array_header_1_0(file)
+            file.seek(row * prod(deal.image_shape), os.SEEK_CUR)
+            chosen.tofile(file)
+        if split == "train":
+            counts = pixel_counts(chosen)
+    return counts
 
 
 def _shards(parts: list[tuple[Block, NDArray[np.object_]]], folder: Path) -> Iterator[_Shards]:

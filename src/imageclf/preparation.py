@@ -61,9 +61,7 @@ def prepare(
         with TemporaryDirectory(dir=target) as work:
             images = block_of_idx(raw, params.data.name, Path(work), transform)
             return _finish(params, images, CLASS_NAMES[params.data.name], target, "fill", map)
-    # With the modules that the script of the stage imports, which every worker imports, too.
-    modules = ("imageclf.preparation", "imageclf.audit_report")
-    with worker_processes(workers or cores(), *modules) as pool:
+    with worker_processes(workers or cores()) as pool:
         console = console or Console(quiet=True)
         images = make_blocks(raw / IMAGES, transform, target.parent / BLOCKS, pool.map, console)
         places = arrange(images.table["name"])

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from imageclf.files import UserError
 
-# Of photographs this is a sixth of the bytes of their pixels. It moves them by 1.0 levels on
-# average, where the file they came from had moved them by more.
+# With 96 photographs of 224 pixels a sixth of the bytes of their pixels (of 64 pixels: 0.28), which
+# are moved by 1.2 levels on average (1.9) and in 99.9 % by no more than 15.
 QUALITY = 95
 COLOURS = "444"  # at full resolution
 SHARD = 1 << 27  # bytes that a shard does not exceed, unless one image does

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from typing import Any, TypeVar
 
 from imageclf.files import UserError
+from imageclf.memory import keep_freed_memory
 
+HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 Result = TypeVar("Result")
 
 
@@ -23,28 +26,28 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def start_workers(count: int, *modules: str) -> ProcessPoolExecutor:
-    """A pool of processes, which end when nobody holds it any more.
+def prepare_workers(*modules: str) -> None:
+    """Begin to import modules, by name, once for all workers to come, beside what goes on here."""
+    if HAS_SERVER:
+        forkserver.set_forkserver_preload(list(modules))
+        forkserver.ensure_running()
 
-    Args:
-        count: of the processes.
-        modules: that the workers need, by name, to be imported once for all of them.
-    """
+
+def start_workers(count: int) -> ProcessPoolExecutor:
+    """A pool of processes, which end when nobody holds it any more."""
     # A fork of a process with threads may hang; a server for forks has none.
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(list(modules))
+    context = multiprocessing.get_context("forkserver" if HAS_SERVER else "spawn")
     return ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
 
 
 @contextmanager
-def worker_processes(count: int, *modules: str) -> Iterator[ProcessPoolExecutor]:
+def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """A pool as of ``start_workers``; what is still waiting when the block fails is never begun.
 
     Raises:
         UserError: a worker died.
     """
-    pool = start_workers(count, *modules)
+    pool = start_workers(count)
     try:
         with _death_told():
             yield pool
@@ -86,6 +89,7 @@ def _death_told() -> Iterator[None]:
 
 
 def _begin() -> None:
+    keep_freed_memory()
     # Ctrl-C is for the parent, which then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
