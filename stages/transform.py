@@ -6,12 +6,9 @@ import click
 from rich.console import Console
 
 from command import stage
-from imageclf.audit import audit, passed_limit, remarks
-from imageclf.audit_report import write_audit_report
-from imageclf.datasets import load_class_names
 from imageclf.files import UserError, atomic_folder, read_json, write_json
 from imageclf.params import Params
-from imageclf.preparation import prepare
+from imageclf.workers import prepare_workers
 
 RAW, PREPARED = Path("data/raw"), Path("data/prepared")
 FIGURES, PAGE = Path("reports/data.json"), Path("reports/data.html")
@@ -21,9 +18,18 @@ NOTHING_LEFT_OUT = {"count": 0, "examples": []}
 @stage
 def main(params: Params) -> None:
     """Pack images into uint8 arrays, draw the splits, and audit the data."""
+    if params.data.name == "image_folder":
+        prepare_workers("imageclf.packing")
+
+    from imageclf.audit import audit, passed_limit, remarks
+    from imageclf.audit_report import write_audit_report
+    from imageclf.blocks import clear_blocks
+    from imageclf.datasets import load_class_names
+    from imageclf.preparation import BLOCKS, prepare
+
     source = read_json(RAW / "source.json")
     with atomic_folder(PREPARED) as target:
-        manifest = prepare(params, RAW, target, Console())
+        manifest = prepare(params, RAW, target, Console(soft_wrap=True, highlight=False))
         left_out = source.get("left_out", NOTHING_LEFT_OUT)
         found = audit(manifest, load_class_names(target), left_out)
         problem = passed_limit(found, params.data)
@@ -31,6 +37,7 @@ def main(params: Params) -> None:
         write_audit_report(PAGE, target, manifest, found, problem)
         if problem:
             raise UserError(f"{problem}: see {PAGE}")
+    clear_blocks(PREPARED.parent / BLOCKS)
     counts = ", ".join(f"{count:,} {split}" for split, count in found["images"].items())
     click.echo(f"prepared {counts} images of {params.transform.image_size} pixels")
     for remark, _ in remarks(found):

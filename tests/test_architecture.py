@@ -14,12 +14,13 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "params", "runtime", "layout", "images", "page", "progress"},
+    {"files", "memory", "params", "runtime", "layout", "images", "page", "progress"},
     {"augment", "initialization", "losses", "optimization", "checkpoint"},
-    {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin"},
+    {"models", "datasets", "shards", "sources", "download", "debian", "fingerprint", "origin"},
     {"archives", "workers", "duplicates", "splitting", "audit"},
-    {"image_folder", "packing", "idx"},
-    {"preparation", "audit_report"},
+    {"image_folder", "blocks"},
+    {"packing", "idx"},
+    {"preparation", "audit_report", "feeding"},
     {"classifier", "embedding"},
     {"pretrained"},
     {"training", "prediction", "promotion", "recipes", "journal", "preview"},

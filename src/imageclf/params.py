@@ -61,6 +61,7 @@ class Transform(Section):
     image_size: Annotated[int, Field(ge=4, le=512)]
     channels: Literal["auto", 1, 3]
     fit: Literal["crop", "pad", "stretch"]
+    packed_limit_gb: Annotated[float, Field(gt=0)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
     train_per_class: Annotated[int, Field(ge=0)]

@@ -1,20 +1,16 @@
 """Where the work runs and how it repeats: device, threads, seeds, determinism."""
 
-import ctypes
 import os
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imageclf.files import UserError
+from imageclf.memory import keep_freed_memory
 from imageclf.params import Params
 
 if TYPE_CHECKING:
     import torch
-
-# glibc's names in malloc.h for what `mallopt` sets, and the values in bytes.
-M_TRIM_THRESHOLD, KEPT = -1, 1 << 30
-M_MMAP_THRESHOLD, LARGE = -3, 32 << 20
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ def prepare_runtime(params: Params, computes: str | None = None) -> Runtime:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    _keep_freed_memory()
+    keep_freed_memory()
     device = _device(params.runtime.device)
     threads = params.runtime.threads
     if threads == "auto":
@@ -79,18 +75,6 @@ def restore_generators(states: dict[str, "torch.Tensor"], device: "torch.device"
         torch.cuda.set_rng_state(states["cuda"].cpu(), device)
     if "mps" in states and device.type == "mps":
         torch.mps.set_rng_state(states["mps"].cpu())
-
-
-def _keep_freed_memory() -> None:
-    """Keep what one step frees for the next, where the C library is glibc.
-
-    By default it is handed back to the system and taken anew, page by page, step after step: a
-    sixth of a convolutional network's time.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def _automatic_threads(model: str) -> int:

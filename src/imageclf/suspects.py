@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imageclf.classifier import build_classifier
 from imageclf.datasets import Labels, Split, load_class_names, load_split
 from imageclf.evaluation import predict
 from imageclf.files import UserError, atomic_writer, digest_of, read_json
 from imageclf.fingerprint import fingerprint
 from imageclf.params import Params
 from imageclf.preparation import origins
+from imageclf.pretrained import begin_classifier
 from imageclf.splitting import Groups, stratified_choice
 from imageclf.training import Training
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FINISHED = Path(".checkpoints/suspects")
+PRETRAINED = Path("models/pretrained")
 READ = ("train", "val")  # the test split judges the model, and stays out of it
 
 Probabilities = NDArray[np.float32]
@@ -77,7 +78,7 @@ def load_labelled(params: Params, prepared: Path) -> Labelled:
     return Labelled(
         rows,
         Split(
-            np.concatenate([part.images for part in parts]),
+            np.concatenate([part.images[:] for part in parts]),
             np.concatenate([part.labels for part in parts]),
         ),
         origins(rows["name"], same, params.data.group_pattern),
@@ -186,7 +187,8 @@ def predict_fold(
         Split(images[part], labels[part]) for part in (fold.train, fold.val, fold.held_out)
     )
     classes = len(labelled.class_names)
-    classifier = build_classifier(params.model, labelled.stats, images.shape[1:], classes)
+    shape = images.shape[1:]
+    classifier = begin_classifier(params.model, labelled.stats, PRETRAINED, shape, classes)
     training = Training(params, classifier.to(device), train, val, classes)
     seen = 0
 
@@ -198,7 +200,7 @@ def predict_fold(
     for result in training.run(lambda position: at(position.epoch - 1, position.images)):
         at(result.epoch, 0)
     at(params.train.epochs, 0)
-    return predict(training.classifier, held_out).probabilities
+    return predict(classifier, held_out).probabilities
 
 
 def _digest(params: Params, folds: Sequence[Fold]) -> str:
