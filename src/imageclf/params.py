@@ -222,6 +222,7 @@ class Runtime(Section):
 
     device: str
     threads: Literal["auto"] | Positive
+    processes: Literal["auto"] | Positive
     checkpoint_minutes: Annotated[float, Field(gt=0)]
 
     @field_validator("device")
@@ -230,6 +231,15 @@ class Runtime(Section):
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
             raise ValueError(f"use auto, cpu, mps, cuda or cuda:1, not {device!r}")
         return device
+
+    @model_validator(mode="after")
+    def several_processes_have_a_device_each(self) -> Self:
+        if self.processes not in ("auto", 1) and (":" in self.device or self.device == "mps"):
+            raise ValueError(
+                f"processes: {self.processes} do not fit on device: {self.device}; "
+                "use auto, cpu or cuda"
+            )
+        return self
 
 
 class Params(Section):
