@@ -1,4 +1,4 @@
-"""data/prepared (train and val) -> models/classifier and reports/history.csv."""
+"""data/prepared or data/features (train and val) -> models/classifier and reports/history.csv."""
 
 import csv
 import io
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from imageclf.live import LiveRun
     from imageclf.training import Position, Training
 
-PREPARED = Path("data/prepared")
+PREPARED, FEATURES = Path("data/prepared"), Path("data/features")
+PRETRAINED = Path("models/pretrained")
 MEASURED = ["learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 CACHED = ["epoch", *MEASURED]
 # Times and speeds differ from run to run: they are tracked, but stand in no cached file.
@@ -40,30 +41,35 @@ def main(params: Params) -> None:
 
 def make_classifier(params: Params, live: "LiveRun") -> None:
     """Train it, and write it."""
-    runtime = prepare_runtime(params)
+    runtime = prepare_runtime(params, "mlp" if params.trains_on_features else params.model.name)
 
     from imageclf.checkpoint import Checkpoints
-    from imageclf.classifier import Description, build_classifier, save_classifier
-    from imageclf.datasets import load_class_names, load_split, split_digest
+    from imageclf.classifier import WHOLE, Description, save_classifier
+    from imageclf.datasets import load_class_names, load_features, load_split, split_digest
     from imageclf.fingerprint import fingerprint
     from imageclf.live import describe_run
+    from imageclf.pretrained import begin_classifier, read_pretrained
     from imageclf.training import Training
 
-    train_split, val_split = load_split(PREPARED, "train"), load_split(PREPARED, "val")
+    splits = {name: load_split(PREPARED, name) for name in ("train", "val")}
     class_names, stats = load_class_names(PREPARED), read_json(PREPARED / "stats.json")
-    image_shape = train_split.images.shape[1:]
-    classifier = build_classifier(params.model, stats, image_shape, len(class_names))
-    training = Training(
-        params, classifier.to(runtime.device), train_split, val_split, len(class_names)
-    )
-    digests = {name: split_digest(PREPARED, name) for name in ("train", "val")}
-    run = describe_run(params, fingerprint(params), digests)
+    image_shape, classes = splits["train"].images.shape[1:], len(class_names)
+    classifier = begin_classifier(params.model, stats, PRETRAINED, image_shape, classes)
+    learns, seen = classifier.to(runtime.device), splits
+    if params.trains_on_features:
+        learns = classifier.network.head
+        seen = {name: load_features(FEATURES, name, split) for name, split in splits.items()}
+    training = Training(params, learns, seen["train"], seen["val"], classes)
+    digests = {name: split_digest(PREPARED, name) for name in splits}
+    pretrained = read_pretrained(PRETRAINED)
+    weights = pretrained.origin if pretrained else {}
+    run = describe_run(params, fingerprint(params), digests, weights=weights)
     click.echo(f"training {run.name} on {runtime.device}, {runtime.threads} thread(s)")
     checkpoints = Checkpoints(run.fingerprint, params.runtime.checkpoint_minutes)
     resumed = resume(training, checkpoints)
     live.begin(run, runtime.device, len(training.history))
     if params.train.sanity_checks and not resumed:
-        look(training, live, train_split, class_names)
+        look(training, live, splits["train"], class_names)
     train(training, checkpoints, live)
     write_history(training)
     description = Description(
@@ -71,10 +77,11 @@ def make_classifier(params: Params, live: "LiveRun") -> None:
         class_names=class_names,
         image_shape=list(image_shape),
         fit=stats["fit"],
-        mean=stats["mean"],
-        std=stats["std"],
-        model=params.model.model_dump(),
+        mean=pretrained.mean if pretrained else stats["mean"],
+        std=pretrained.std if pretrained else stats["std"],
+        model=params.model.model_dump(exclude=set(WHOLE)),
         data=digests,
+        weights=weights,
         epoch=training.best_epoch,
     )
     save_classifier(classifier, description, Path("models/classifier"))

@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import prod
@@ -26,15 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from imageclf.archives import Stored, read_tar
 from imageclf.datasets import Pixels
@@ -42,6 +32,7 @@ from imageclf.duplicates import THUMBNAIL, thumbnail
 from imageclf.files import UserError, digest_of, sha256_file
 from imageclf.images import Fit, ImageError, has_colour, read
 from imageclf.params import Transform
+from imageclf.progress import image_progress
 from imageclf.shards import to_jpeg
 
 if TYPE_CHECKING:
@@ -250,7 +241,7 @@ def _parts(tar: Path, files: list[Stored], count: int) -> list[_Part]:
 
 def _collected(made: Iterable[_Made], files: int, console: Console) -> list[_Made]:
     collected = []
-    with _progress_bar(console, files) as advance:
+    with image_progress(console, files) as advance:
         for some in made:
             collected.append(some)
             advance(len(some.rows))
@@ -309,21 +300,6 @@ def _read(name: str, content: bytes | ImageError, job: _Job) -> tuple[Row, Pixel
     verdict = "converted" if decoded.changes else "ok"
     note = ", ".join(decoded.changes)
     return Row(name, decoded.height, decoded.width, digest, seen, verdict, note), pixels
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Images a second."""
-        return Text(f"{task.speed or 0:,.0f} images/s")
-
-
-@contextmanager
-def _progress_bar(console: Console, images: int) -> Iterator[Callable[[int], None]]:
-    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("", total=images)
-        yield lambda count: bar.advance(task, count)
 
 
 def _check_space(needed: int, folder: Path) -> None:

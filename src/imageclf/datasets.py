@@ -35,12 +35,15 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, key: Any, /) -> Pixels: ...
+    def __getitem__(self, key: Any, /) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their labels (int64, N)."""
+    """Images and their labels (int64, N).
+
+    Or, for a head that trains alone, in the place of the images their features (float32, N x F).
+    """
 
     images: Images
     labels: Labels
@@ -69,6 +72,21 @@ def load_split(folder: Path, name: str) -> Split:
     if packed.dtype != np.uint8 or len(images) != len(labels):
         raise UserError(f"{folder}: {name} images and labels do not match: run `dvc repro`")
     return Split(images, labels)
+
+
+def load_features(folder: Path, name: str, split: Split) -> Split:
+    """Memory-map the features of a split, with its labels, from a folder of ``embedding``.
+
+    Raises:
+        UserError: they are missing, or not one row per image.
+    """
+    try:
+        features = np.load(folder / f"{name}.npy", mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: {name}.npy is unreadable ({error}): run `dvc repro`") from None
+    if len(features) != len(split):
+        raise UserError(f"{folder}: {name}.npy is not of these images: run `dvc repro`")
+    return Split(features, split.labels)
 
 
 def images_path(folder: Path, name: str) -> Path:

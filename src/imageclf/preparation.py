@@ -104,7 +104,7 @@ def _finish(
     labels = pd.Categorical(table["class"], names).codes.astype(np.int64)
     same = same_images(table["pixels_sha256"].tolist(), images.thumbnails)
     table["same_as"] = table["name"].to_numpy()[same]
-    groups = _origins(table["name"], same, params.data.group_pattern)
+    groups = origins(table["name"], same, params.data.group_pattern)
     given: Names = table["split"].to_numpy(dtype=object)
     splits = draw_splits(given, labels, groups, names, params)
     _check_classes(labels[splits == "train"], names)
@@ -128,7 +128,7 @@ def _check_classes(labels: Labels, names: Sequence[str]) -> None:
             raise UserError(f"no image of the class {names[label]} in train can be read")
 
 
-def _origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
+def origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
     """Groups of images that show the same or whose names agree in the pattern.
 
     What agrees is its first group, or all that it matches if it has none.

@@ -21,11 +21,15 @@ class Runtime:
     threads: int
 
 
-def prepare_runtime(params: Params) -> Runtime:
+def prepare_runtime(params: Params, computes: str | None = None) -> Runtime:
     """Choose device and threads, seed every generator, and make PyTorch repeatable.
 
     Call this before torch is first imported, so that the bound on OpenMP's spinning takes
     effect: on shared cores, threads that spin for a descheduled partner cost more than they bring.
+
+    Args:
+        params: ``seed``, ``runtime``, and ``model.name``.
+        computes: what network will, where it is not that one.
 
     Raises:
         UserError: ``runtime.device`` names a device that this machine lacks.
@@ -38,7 +42,7 @@ def prepare_runtime(params: Params) -> Runtime:
     device = _device(params.runtime.device)
     threads = params.runtime.threads
     if threads == "auto":
-        threads = _automatic_threads(params.model.name)
+        threads = _automatic_threads(computes or params.model.name)
     torch.set_num_threads(threads)
     # The same as use_deterministic_algorithms(True), without importing the compiler (1.5 s).
     # Some layers of torchvision's networks cannot repeat on a GPU: there it warns and goes on.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from imageclf.augment import augment, epoch_order, mix, to_pixels
-from imageclf.classifier import EVALUATION_BATCH, Classifier
+from imageclf.classifier import Classifier, evaluation_batch
 from imageclf.datasets import Split
 from imageclf.feeding import feeds
 from imageclf.files import UserError
@@ -60,14 +60,15 @@ class Training:
     """One training: a network, its data, and everything a checkpoint has to hold.
 
     Attributes:
-        classifier: trained in place, on the device it is on.
+        classifier: trained in place, on the device it is on: all of one, on images, or the head of
+            one alone, on the features that its frozen backbone gave of them.
         history: the results of the epochs so far.
     """
 
     def __init__(
         self,
         params: Params,
-        classifier: Classifier,
+        classifier: Classifier | nn.Sequential,
         train_split: Split,
         val_split: Split,
         classes: int,
@@ -75,14 +76,15 @@ class Training:
         self.params, self.classes = params, classes
         self.classifier = classifier.to(memory_format=torch.channels_last)
         self.history: list[EpochResult] = []
-        self._device = classifier.scale.device
+        self._device = next(classifier.parameters()).device
         self._train, self._val = feeds((train_split, val_split), self._device)
+        self._val_batch = evaluation_batch(val_split.images.shape[1:])
         self._loss = build_loss(params.train, self._train.labels, classes)
-        self._optimizer = build_optimizer(params.train, classifier)
+        self._begin_phase()
         self._average = weight_average(classifier, params.train.ema)
-        self._forward = classifier.from_pixels
+        self._forward = getattr(classifier, "from_pixels", classifier)
         if params.train.compile:
-            self._forward = torch.compile(classifier.from_pixels)
+            self._forward = torch.compile(self._forward)
         self._best: dict[str, Tensor] | None = None
         self._steps_done = 0
         self._totals = torch.zeros(2, device=self._device, dtype=torch.float64)
@@ -140,6 +142,16 @@ class Training:
         """Optimisation steps in an epoch; the last one may see fewer images."""
         return -(-self.train_images // self.params.train.batch_size)
 
+    def _begin_phase(self) -> None:
+        """Freeze or free the backbone; what learns begins with an optimizer of its own."""
+        model, backbone = self.params.model, None
+        if isinstance(self.classifier, Classifier):
+            at_first = len(self.history) < self.params.train.head_epochs
+            frozen = model.freeze == "backbone" or (model.freeze == "then" and at_first)
+            self.classifier.network.freeze(frozen)
+            backbone = self.classifier.network.backbone if model.pretrained else None
+        self._optimizer = build_optimizer(self.params.train, self.classifier, backbone)
+
     def _rate(self, step: int) -> float:
         train = self.params.train
         return learning_rate(train, step, train.epochs * self.steps_per_epoch)
@@ -163,12 +175,14 @@ class Training:
         return len(order)
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
-        """One optimisation step on these images (uint8) and their labels."""
+        """One optimisation step on images (uint8) or features (float32) with these labels."""
         train = self.params.train
-        pixels = augment(to_pixels(images), self.params.augment)
-        pixels, target = mix(pixels, labels, self.classes, self.params.augment)
+        inputs, target = images, labels
+        if not images.is_floating_point():  # not features
+            pixels = augment(to_pixels(images), self.params.augment)
+            inputs, target = mix(pixels, labels, self.classes, self.params.augment)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=train.amp == "bf16"):
-            output = self._forward(pixels)
+            output = self._forward(inputs)
         loss = self._loss(output.float(), target)
         loss.backward()
         if train.clip_gradient:
@@ -210,12 +224,13 @@ class Training:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``: what follows is bit for bit what would have followed there."""
+        self.history = [EpochResult(**result) for result in state["history"]]
         self.classifier.load_state_dict(state["classifier"])
+        self._begin_phase()
         self._optimizer.restore(state["optimizer"])
         if self._average:
             self._average.load_state_dict(state["average"])
         self._best = state["best"]
-        self.history = [EpochResult(**result) for result in state["history"]]
         self._steps_done = state["steps_done"]
         self._totals.copy_(state["totals"])
         restore_generators(state["generators"], self._device)
@@ -225,7 +240,7 @@ class Training:
         epoch = len(self.history) + 1
         train_loss, train_accuracy = (self._totals / self.train_images).tolist()
         measured = self._average.module if self._average else self.classifier
-        batches = self._val.batches(torch.arange(self.val_images), EVALUATION_BATCH)
+        batches = self._val.batches(torch.arange(self.val_images), self._val_batch)
         val_loss, val_accuracy = measure(measured, batches, self._loss)
         self.history.append(
             EpochResult(
@@ -242,6 +257,8 @@ class Training:
         if self.params.train.patience and self.best_epoch == epoch:
             self._best = {name: value.clone() for name, value in measured.state_dict().items()}
         self._totals.zero_()
+        if self.params.model.freeze == "then" and epoch == self.params.train.head_epochs:
+            self._begin_phase()
         return self.history[-1]
 
 
