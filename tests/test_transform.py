@@ -14,11 +14,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from imageclf.datasets import SPLITS, load_split
-from imageclf.files import read_json
+from imageclf.files import read_json, sha256_file
 from project import Project
 from support import ROOT, changed, photograph, save_photographs
 
@@ -279,41 +281,81 @@ def test_names_and_notes_cannot_change_the_page(tmp_path: Path) -> None:
     assert "cat/&lt;b&gt;.png" in page
 
 
-def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path: Path) -> None:
-    photographs(tmp_path)
-    fetched(tmp_path, transform__image_size=200)
-    disk = tmp_path / "data/small"
+def on_a_disk_of(megabytes: int, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the stage where beside the raw data no more fits; the files there are printed last."""
+    disk = folder / "data/small"
     disk.mkdir()
-    mount = f"mount -t tmpfs -o size=2m tmpfs {shlex.quote(str(disk))}"
+    mount = f"mount -t tmpfs -o size={megabytes}m tmpfs {shlex.quote(str(disk))}"
     private = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*private, mount], capture_output=True, check=False).returncode:
         pytest.skip("a small disk cannot be mounted here")
+    raw = f"{disk}/data/raw"
     script = (
-        f"{mount} && mkdir {disk}/data && cp -r {tmp_path}/data/raw {disk}/data/ && cd {disk} && "
-        f"{shlex.join(TRANSFORM)} --params ../../params.yaml; code=$?; find . -type f; exit $code"
+        f"{mount} && mkdir -p {raw} && ln -s {folder}/data/raw/images.tar {raw} && "
+        f"cp {folder}/data/raw/source.json {raw} && cd {disk} && "
+        f"{shlex.join(TRANSFORM)} --params ../../params.yaml; code=$?; "
+        "find . -type f -o -type l; exit $code"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [*private, script], env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path: Path) -> None:
+    photographs(tmp_path)
+    fetched(tmp_path, transform__image_size=200)
+    done = on_a_disk_of(2, tmp_path)
     assert done.returncode == 2
     assert re.fullmatch(
-        r"error: the packed images need 4.8 MB, but .* has 1\.\d MB free: make room or lower "
-        r"transform.image_size\n",
+        r"error: the images need 9.6 MB while they are prepared, but .* has 2\.\d MB free: "
+        r"make room or lower transform.image_size\n",
         done.stderr,
     )
     assert sorted(done.stdout.split()) == ["./data/raw/images.tar", "./data/raw/source.json"]
 
 
+def test_a_disk_that_runs_full_stops_the_stage_in_one_line(tmp_path: Path) -> None:
+    """Noise as JPEG takes more than the estimate, for the blocks and once more for the splits."""
+    for number in range(60):
+        path = tmp_path / f"photos/{'ab'[number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (160, 160, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(path)
+    fetched(
+        tmp_path,
+        transform__image_size=160,
+        transform__packed_limit_gb=0.001,
+        transform__fit="stretch",
+    )
+    done = on_a_disk_of(5, tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        "error: the disk of data is full: make room and start again, it will carry on\n",
+        done.stderr,
+    )
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_transform_that_is_killed_leaves_nothing_half_and_no_process(
-    tmp_path: Path, how: signal.Signals
+@pytest.mark.parametrize(
+    ("how", "limit"), [(signal.SIGINT, 8.0), (signal.SIGKILL, 8.0), (signal.SIGKILL, 0.001)]
+)
+def test_a_transform_that_is_killed_leaves_no_process_and_carries_on(
+    tmp_path: Path, how: signal.Signals, limit: float
 ) -> None:
-    for seed in range(1200):
+    for seed in range(800):
         path = tmp_path / f"photos/{'ab'[seed % 2]}/{seed}.bmp"
         path.parent.mkdir(parents=True, exist_ok=True)
         photograph(seed, 400, 300).save(path)
-    fetched(tmp_path, transform__image_size=224, model__name="resnet18")
+    fetched(
+        tmp_path,
+        transform__image_size=224,
+        transform__packed_limit_gb=limit,
+        model__name="resnet18",
+    )
+    done = run(tmp_path, "transform")
+    assert (done.returncode, "carrying on" in done.stdout) == (0, False)
+    expected = digests(tmp_path)
+    shutil.rmtree(tmp_path / "data/prepared")
     process = subprocess.Popen(
         TRANSFORM,
         cwd=tmp_path,
@@ -323,9 +365,9 @@ def test_a_transform_that_is_killed_leaves_nothing_half_and_no_process(
         # A shell's background job ignores Ctrl-C, and so would what it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
-    blocks = tmp_path / "data/.prepared.tmp/blocks"
+    blocks = tmp_path / "data/.blocks"
     deadline = time.monotonic() + 60
-    while not (blocks.exists() and any(blocks.iterdir())) and time.monotonic() < deadline:
+    while not list(blocks.glob("*/*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process.poll() is None
     os.kill(process.pid, how)
@@ -334,10 +376,20 @@ def test_a_transform_that_is_killed_leaves_nothing_half_and_no_process(
     while processes_of(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not processes_of(process.pid)
-    if how == signal.SIGINT:
-        assert not blocks.exists()
-    assert run(tmp_path, "transform").returncode == 0
-    assert [path.name for path in sorted((tmp_path / "data").iterdir())] == ["prepared", "raw"]
+    done = run(tmp_path, "transform")
+    assert done.returncode == 0
+    carried = re.match(r"carrying on: (\d+) of 800 files are done\n", done.stdout)
+    assert carried
+    assert 200 < int(carried[1]) < 800
+    assert digests(tmp_path) == expected
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["prepared", "raw"]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The sha256 of every file that the stage wrote."""
+    paths = [path for path in (folder / "data/prepared").rglob("*") if path.is_file()]
+    paths += [folder / f"reports/data.{kind}" for kind in ("json", "html")]
+    return {str(path.relative_to(folder)): sha256_file(path) for path in paths}
 
 
 def processes_of(session: int) -> list[str]:

@@ -10,7 +10,6 @@ image in it still has the digest that the receipt tells.
 """
 
 import base64
-import errno
 import hashlib
 import json
 import os
@@ -45,7 +44,6 @@ MOST_BYTES = 1 << 28  # of a file: no image that fits the limit on pixels is lar
 FIRST_LOOK = 16  # files that tell most often whether a set has colours
 JPEG_SHARE = 0.4  # of the bytes of the pixels, at most, with photographs
 LIBRARIES = ("cykooz-resizer", "numpy", "pillow", "simplejpeg")
-FULL = {errno.ENOSPC, errno.EDQUOT}
 Map = Callable[..., Iterable[Any]]
 
 
@@ -181,14 +179,7 @@ def make_blocks(
         console.print(f"carrying on: {len(files) - left:,} of {len(files):,} files are done")
     # The blocks that are missing, and all images once more in their splits.
     _check_space((left + len(files)) * image_bytes(image_shape, as_jpeg), folder)
-    try:
-        made = _collected(mapped(_make, jobs), len(files), console)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise UserError(
-            f"the disk of {folder} is full: make room and start again, it will carry on"
-        ) from error
+    made = _collected(mapped(_make, jobs), len(files), console)
     import pandas as pd
 
     thumbnails = np.frombuffer(b"".join(some.thumbnails for some in made), np.uint8)

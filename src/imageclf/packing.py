@@ -99,7 +99,7 @@ def _deal(deal: _Deal) -> NDArray[np.int64]:
             read_magic(file)
             read_array_header_1_0(file)
             file.seek(row * prod(deal.image_shape), os.SEEK_CUR)
-            chosen.tofile(file)
+            file.write(chosen.data)
         if split == "train":
             counts = pixel_counts(chosen)
     return counts

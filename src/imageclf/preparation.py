@@ -1,7 +1,9 @@
 """From the raw folder to the prepared one: sizes, splits, statistics, manifest."""
 
+import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,18 +58,36 @@ def prepare(
         UserError: raw files are missing or broken, classes have too few images, or there is not
             enough space.
     """
-    transform = params.transform
-    if params.data.name != "image_folder":
+    with _full_disk_told(target):
+        if params.data.name == "image_folder":
+            return _prepare_files(params, raw, target, console or Console(quiet=True), workers)
         with TemporaryDirectory(dir=target) as work:
-            images = block_of_idx(raw, params.data.name, Path(work), transform)
+            images = block_of_idx(raw, params.data.name, Path(work), params.transform)
             return _finish(params, images, CLASS_NAMES[params.data.name], target, "fill", map)
+
+
+def _prepare_files(
+    params: Params, raw: Path, target: Path, console: Console, workers: int | None
+) -> "pd.DataFrame":
+    transform = params.transform
     with worker_processes(workers or cores()) as pool:
-        console = console or Console(quiet=True)
         images = make_blocks(raw / IMAGES, transform, target.parent / BLOCKS, pool.map, console)
         places = arrange(images.table["name"])
         images.table["split"] = [place.split for place in places]
         images.table["class"] = [place.class_name for place in places]
         return _finish(params, images, class_names(places), target, transform.fit, pool.map)
+
+
+@contextmanager
+def _full_disk_told(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise UserError(
+            f"the disk of {target.parent} is full: make room and start again, it will carry on"
+        ) from error
 
 
 def _finish(
