@@ -44,9 +44,10 @@ NETWORK = {
     "train__learning_rate": 0.01,
     "train__weight_decay": 0.05,
     "train__schedule": "one_cycle",
+    "runtime__threads": 1,  # so that rounding does not depend on the number of cores
 }
-PRETRAINING = {"train__epochs": 4, "train__batch_size": 128}
-FEW = {"train__epochs": 40, "train__batch_size": 32}
+PRETRAINING = {"train__epochs": 3, "train__batch_size": 128, "transform__val_fraction": 0.01}
+FEW = {"train__epochs": 40, "train__batch_size": 32, "transform__val_fraction": 0.01}
 WAYS: dict[str, dict[str, Any]] = {
     "from scratch": {},
     "frozen backbone": {"model__freeze": "backbone"},
