@@ -1,4 +1,4 @@
-"""data/prepared (train and val) -> models/classifier and reports/history.csv."""
+"""data/prepared or data/features (train and val) -> models/classifier and reports/history.csv."""
 
 import csv
 import io
@@ -12,17 +12,19 @@ from command import stage
 from imageclf.files import read_json, write_text
 from imageclf.params import Params
 from imageclf.processes import joined, launch, processes_to_start
-from imageclf.runtime import place, prepare_runtime
+from imageclf.runtime import Runtime, place, prepare_runtime
 
 if TYPE_CHECKING:
     import torch
 
     from imageclf.checkpoint import Checkpoints
+    from imageclf.classifier import Classifier
     from imageclf.group import Group
     from imageclf.live import LiveRun
     from imageclf.training import Position, Training
 
-PREPARED = Path("data/prepared")
+PREPARED, FEATURES = Path("data/prepared"), Path("data/features")
+PRETRAINED = Path("models/pretrained")
 MEASURED = ["learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 CACHED = ["epoch", *MEASURED]
 # Times and speeds differ from run to run: they are tracked, but stand in no cached file.
@@ -59,7 +61,7 @@ def train_together(params: Params, group: "Group") -> None:
         with LiveRun() as live:
             make_classifier(params, live, group)
         return
-    training = fresh_training(params, prepare_runtime(params).device, group)
+    _, training = fresh_training(params, runtime_of(params).device, group)
     group.agree(fingerprint(params))
     training.restore(group.follow())
     if params.train.sanity_checks and training.is_fresh:
@@ -68,34 +70,47 @@ def train_together(params: Params, group: "Group") -> None:
         pass
 
 
+def runtime_of(params: Params) -> Runtime:
+    """Where and how the training computes: a head alone is a small fully connected network."""
+    return prepare_runtime(params, "mlp" if params.trains_on_features else params.model.name)
+
+
 def fresh_training(
     params: Params, device: "torch.device", group: "Group | None" = None
-) -> "Training":
-    """A training of the prepared images, before its first step."""
-    from imageclf.classifier import build_classifier
-    from imageclf.datasets import load_class_names, load_split
+) -> "tuple[Classifier, Training]":
+    """The whole classifier, and a training of it, or of its head alone, before its first step."""
+    from imageclf.datasets import load_class_names, load_features, load_split
+    from imageclf.pretrained import begin_classifier
     from imageclf.training import Training
 
-    train_split, val_split = load_split(PREPARED, "train"), load_split(PREPARED, "val")
-    classes, stats = len(load_class_names(PREPARED)), read_json(PREPARED / "stats.json")
-    classifier = build_classifier(params.model, stats, train_split.images.shape[1:], classes)
-    return Training(params, classifier.to(device), train_split, val_split, classes, group)
+    splits = {name: load_split(PREPARED, name) for name in ("train", "val")}
+    shape, classes = splits["train"].images.shape[1:], len(load_class_names(PREPARED))
+    stats = read_json(PREPARED / "stats.json")
+    classifier = begin_classifier(params.model, stats, PRETRAINED, shape, classes).to(device)
+    learns: Classifier | torch.nn.Sequential = classifier
+    if params.trains_on_features:
+        learns = classifier.network.head
+        splits = {name: load_features(FEATURES, name, split) for name, split in splits.items()}
+    return classifier, Training(params, learns, splits["train"], splits["val"], classes, group)
 
 
 def make_classifier(params: Params, live: "LiveRun", group: "Group | None" = None) -> None:
     """Train it, and write it."""
-    runtime = prepare_runtime(params)
+    runtime = runtime_of(params)
 
     from imageclf.checkpoint import Checkpoints
-    from imageclf.classifier import Description, save_classifier
+    from imageclf.classifier import WHOLE, Description, save_classifier
     from imageclf.datasets import load_class_names, load_split, split_digest
     from imageclf.fingerprint import fingerprint
     from imageclf.live import describe_run
+    from imageclf.pretrained import read_pretrained
 
-    training = fresh_training(params, runtime.device, group)
+    classifier, training = fresh_training(params, runtime.device, group)
     class_names, stats = load_class_names(PREPARED), read_json(PREPARED / "stats.json")
     digests = {name: split_digest(PREPARED, name) for name in ("train", "val")}
-    run = describe_run(params, fingerprint(params), digests)
+    pretrained = read_pretrained(PRETRAINED)
+    weights = pretrained.origin if pretrained else {}
+    run = describe_run(params, fingerprint(params), digests, weights=weights)
     together = f", {group.size} processes" if group else ""
     click.echo(f"training {run.name} on {runtime.device}, {runtime.threads} thread(s){together}")
     checkpoints = Checkpoints(run.fingerprint, params.runtime.checkpoint_minutes)
@@ -113,13 +128,14 @@ def make_classifier(params: Params, live: "LiveRun", group: "Group | None" = Non
         class_names=class_names,
         image_shape=list(load_split(PREPARED, "train").images.shape[1:]),
         fit=stats["fit"],
-        mean=stats["mean"],
-        std=stats["std"],
-        model=params.model.model_dump(),
+        mean=pretrained.mean if pretrained else stats["mean"],
+        std=pretrained.std if pretrained else stats["std"],
+        model=params.model.model_dump(exclude=set(WHOLE)),
         data=digests,
+        weights=weights,
         epoch=training.best_epoch,
     )
-    save_classifier(training.classifier, description, Path("models/classifier"))
+    save_classifier(classifier, description, Path("models/classifier"))
     checkpoints.clear()
     click.echo(
         f"model of epoch {training.best_epoch}: models/classifier, history: reports/history.csv"

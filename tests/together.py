@@ -145,11 +145,11 @@ def _stop(training: Training, after: int) -> None:
     """Let the training end after some steps of it."""
     take, left = training._step, [after]
 
-    def counted(batch: torch.Tensor) -> None:
+    def counted(*batch: Any) -> None:
         if left[0] == 0:
             raise StoppedError
         left[0] -= 1
-        take(batch)
+        take(*batch)
 
     training._step = counted  # type: ignore[method-assign]
 

@@ -1,20 +1,16 @@
 """Where the work runs and how it repeats: device, threads, seeds, determinism."""
 
-import ctypes
 import os
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imageclf.files import UserError
+from imageclf.memory import keep_freed_memory
 from imageclf.params import Params
 
 if TYPE_CHECKING:
     import torch
-
-# glibc's names in malloc.h for what `mallopt` sets, and the values in bytes.
-M_TRIM_THRESHOLD, KEPT = -1, 1 << 30
-M_MMAP_THRESHOLD, LARGE = -3, 32 << 20
 
 
 @dataclass(frozen=True)
@@ -52,11 +48,15 @@ def place() -> Place | None:
     return Place(*(int(os.environ[name]) for name in names))
 
 
-def prepare_runtime(params: Params) -> Runtime:
+def prepare_runtime(params: Params, computes: str | None = None) -> Runtime:
     """Choose device and threads, seed every generator, and make PyTorch repeatable.
 
     Call this before torch is first imported, so that the bound on OpenMP's spinning takes
     effect.
+
+    Args:
+        params: ``seed``, ``runtime``, and ``model.name``.
+        computes: what network will, where it is not that one.
 
     Raises:
         UserError: ``runtime.device`` names a device that this machine lacks.
@@ -64,12 +64,13 @@ def prepare_runtime(params: Params) -> Runtime:
     prepare_torch()
     import torch
 
-    _keep_freed_memory()
+    keep_freed_memory()
     here = place()
     device = _device(params.runtime.device, here)
     threads = params.runtime.threads
     if threads == "auto":
-        threads = _automatic_threads(params.model.name, here.local_size if here else 1)
+        processes = here.local_size if here else 1
+        threads = _automatic_threads(computes or params.model.name, processes)
     torch.set_num_threads(threads)
     # The same as use_deterministic_algorithms(True), without importing the compiler (1.5 s).
     # Some layers of torchvision's networks cannot repeat on a GPU: there it warns and goes on.
@@ -89,18 +90,6 @@ def prepare_torch() -> None:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
-
-def _keep_freed_memory() -> None:
-    """Keep what one step frees for the next, where the C library is glibc.
-
-    By default it is handed back to the system and taken anew, page by page, step after step: a
-    sixth of a convolutional network's time.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def _automatic_threads(model: str, processes: int) -> int:
