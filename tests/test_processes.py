@@ -215,6 +215,40 @@ def test_kill_9_of_the_group_leaves_nobody(project: Project) -> None:
     assert statuses(project) == ["KILLED"]
 
 
+@pytest.mark.parametrize("same", [True, False], ids=["same state", "another rate"])
+def test_two_machines(project: Project, tmp_path: Path, free_port: int, same: bool) -> None:
+    project.set("train.epochs", "3")
+    project.set("runtime.processes", "1")
+    shutil.copytree(project.folder, tmp_path / "second", symlinks=True)
+    if not same:
+        project.set("train.learning_rate", "0.5")
+    address = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free_port)}
+    machines = [
+        subprocess.Popen(
+            (*ENVIRONMENT, sys.executable, "stages/train.py"),
+            cwd=folder,
+            env=project.environment | address | {"PET_NODE_RANK": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, folder in enumerate((project.folder, tmp_path / "second"))
+    ]
+    said = [machine.communicate(timeout=120) for machine in machines]
+    assert not (tmp_path / "second/models/classifier").exists()
+    assert not (tmp_path / "second/.checkpoints").exists()
+    assert said[1][0] == ""
+    if same:
+        assert [machine.returncode for machine in machines] == [0, 0]
+        assert "2 processes" in said[0][0]
+        assert len(history(project)) == 3
+        return
+    for machine, (_, stderr) in zip(machines, said, strict=True):
+        assert machine.returncode == 2
+        (line,) = told(stderr)
+        assert line.startswith("error: the machines would not train the same model: bring params")
+
+
 @dataclass(frozen=True)
 class Fashion:
     """Fashion-MNIST, prepared, and what one process made of it in three epochs.
