@@ -1,6 +1,7 @@
 """What each recipe reaches: accuracy over several seeds, time and memory of its train stage.
 
     python benchmarks/recipes.py fashion_part4 --seeds 5
+    python benchmarks/recipes.py cats_dogs_cnn --seeds 3 --source ../photographs
 
 Runs the real stage scripts (transform, train, evaluate) in a temporary folder, once per seed; the
 seed draws the val split, the weights and the order of the batches. Prints mean and standard
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -53,13 +54,13 @@ def run_stage(name: str, folder: Path) -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
-def measure(recipe: str, seed: int, folder: Path) -> Measured:
+def measure(recipe: str, seed: int, source: str, folder: Path) -> Measured:
     """Transform, train and evaluate with one seed."""
     params = folder / "params.yaml"
     params.write_text((ROOT / "params.yaml").read_text())
-    use_recipe(find_recipe(recipe, ROOT / "recipes"), params)
-    lines = params.read_text().splitlines()
-    params.write_text("\n".join(f"seed: {seed}" if x.startswith("seed:") else x for x in lines))
+    merged = find_recipe(recipe, ROOT / "recipes")
+    values = merged.values | {"seed": seed, "data": merged.values["data"] | {"source": source}}
+    use_recipe(replace(merged, values=values), params)
     if not (folder / "data/raw").exists():
         run_stage("fetch", folder)
     run_stage("transform", folder)
@@ -78,7 +79,12 @@ def measure(recipe: str, seed: int, folder: Path) -> Measured:
 @click.command()
 @click.argument("recipes", nargs=-1, required=True)
 @click.option("--seeds", default=5, show_default=True, help="How many, from 1.")
-def main(recipes: tuple[str, ...], seeds: int) -> None:
+@click.option(
+    "--source",
+    type=click.Path(exists=True, resolve_path=True),
+    help="The folder or archive of a recipe for photographs.",
+)
+def main(recipes: tuple[str, ...], seeds: int, source: str | None) -> None:
     """Print a line of Markdown per recipe."""
     click.echo("| recipe | val accuracy | test accuracy | train stage | peak memory |")
     click.echo("| --- | --- | --- | --- | --- |")
@@ -87,7 +93,9 @@ def main(recipes: tuple[str, ...], seeds: int) -> None:
             (Path(folder) / "dvc.yaml").symlink_to(ROOT / "dvc.yaml")
             for name in ("src", "stages"):
                 (Path(folder) / name).symlink_to(ROOT / name)
-            results = [measure(recipe, seed, Path(folder)) for seed in range(1, seeds + 1)]
+            results = [
+                measure(recipe, seed, source or "", Path(folder)) for seed in range(1, seeds + 1)
+            ]
         click.echo(
             f"| {recipe} | {_spread(results, 'val_accuracy')} "
             f"| {_spread(results, 'test_accuracy')} "
