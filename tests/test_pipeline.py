@@ -140,6 +140,32 @@ def wait_for(ready: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
+def test_images_in_shards_go_the_whole_way(tmp_path: Path) -> None:
+    """The limit on packed pixels so low that even digits are kept as JPEG."""
+    project = Project(tmp_path)
+    project.set("transform.packed_limit_gb", "0.00001")
+    assert project.repro() == [*STAGES]
+    prepared = project.folder / "data/prepared"
+    assert np.load(prepared / "train.images.npy").shape == (0, 8, 8)
+    metrics = read_json(project.folder / "reports/metrics.json")
+    assert (metrics["accuracy"] > 0.9, metrics["images"]) == (True, 359)
+    assert read_json(project.folder / "models/exported/parity.json")["agree"]
+    (run,) = project.runs()
+    assert run.data.metrics["test_accuracy"] == metrics["accuracy"]
+    project.run("imageclf", "show", "--output", "seen.png")
+    before = project.md5s()
+    assert project.repro() == []
+    # What the cache has is used again, and a rebuilt training gives the same bytes.
+    project.set("transform.packed_limit_gb", "8.0")
+    assert project.repro() == [*STAGES[1:]]
+    project.set("transform.packed_limit_gb", "0.00001")
+    assert project.repro() == ["register"]
+    assert project.md5s() == before
+    assert project.repro("--force", "train")[0] == "train"
+    assert project.md5s() == before
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_another_folder_gives_the_same_bytes_also_after_kills(
     project: Project, tmp_path: Path
