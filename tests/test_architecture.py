@@ -15,8 +15,18 @@ STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
     {"files", "memory", "params", "runtime", "layout", "images", "page", "progress"},
-    {"augment", "initialization", "losses", "optimization", "checkpoint"},
-    {"models", "datasets", "shards", "sources", "download", "debian", "fingerprint", "origin"},
+    {"augment", "initialization", "losses", "optimization", "checkpoint", "group"},
+    {
+        "models",
+        "datasets",
+        "shards",
+        "sources",
+        "download",
+        "debian",
+        "fingerprint",
+        "origin",
+        "processes",
+    },
     {"archives", "workers", "duplicates", "splitting", "audit"},
     {"image_folder", "blocks"},
     {"packing", "idx"},

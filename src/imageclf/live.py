@@ -132,15 +132,18 @@ class LiveRun:
         os.set_blocking(self._pipe.fileno(), False)
         return self
 
-    def begin(self, description: RunDescription, device: "torch.device", epochs: int) -> None:
+    def begin(
+        self, description: RunDescription, device: "torch.device", epochs: int, processes: int = 1
+    ) -> None:
         """Start the run, or go on with it.
 
         Args:
             description: of the run.
             device: on which is trained.
             epochs: that an earlier process finished, if the training goes on from its checkpoint.
+            processes: that train together.
         """
-        description = replace(description, origin=machine_tags(device))
+        description = replace(description, origin=machine_tags(device, processes))
         self._journal = Journal(description.fingerprint)
         self._held.enter_context(self._journal.training(description, epochs))
         self._send(description)

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from imageclf import suspects
-from imageclf.datasets import SPLITS, split_digest
+from imageclf.datasets import SPLITS, shards_folder, split_digest
+from imageclf.embedding import write_no_features
 from imageclf.files import UserError
+from imageclf.pretrained import write_pretrained
+from imageclf.shards import write_shards
 from imageclf.suspects import disputed, draw_folds, load_labelled, out_of_fold
 from imageclf.suspects_report import write_suspects
 from support import ROOT, learnable_split, make_params
@@ -43,6 +46,8 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             labels[list(PLANTED)] = (labels[list(PLANTED)] + 1) % 4
         np.save(PREPARED / f"{split}.images.npy", images)
         np.save(PREPARED / f"{split}.labels.npy", labels)
+        shards_folder(PREPARED, split).mkdir()
+        write_shards([], shards_folder(PREPARED, split))
         rows += [(f"{split}/{i}.png", split, NAMES[label]) for i, label in enumerate(labels)]
     table = pd.DataFrame(rows, columns=["name", "split", "class"])
     table = table.assign(same_as=table["name"], note="")
@@ -53,6 +58,10 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "digests": {split: split_digest(PREPARED, split) for split in SPLITS},
     }.items():
         (PREPARED / f"{name}.json").write_text(json.dumps(value))
+    for folder in (suspects.PRETRAINED, Path("data/features")):
+        folder.mkdir(parents=True)
+    write_pretrained(suspects.PRETRAINED, None, {})
+    write_no_features(Path("data/features"))
     shutil.copy(ROOT / "dvc.yaml", ".")
     for name in ("src", "stages"):
         Path(name).symlink_to(ROOT / name)

@@ -184,12 +184,12 @@ def steps_of(training: Training, steps: int) -> dict[str, Any]:
     take = training._step
     taken = 0
 
-    def counted(images: torch.Tensor, labels: torch.Tensor) -> None:
+    def counted(*batch: Any) -> None:
         nonlocal taken
         if taken == steps:
             raise StopError
         taken += 1
-        take(images, labels)
+        take(*batch)
 
     training._step = counted  # type: ignore[method-assign]
     with suppress(StopError):
