@@ -41,7 +41,7 @@ def test_a_head_costs_a_training_a_backbone_no_decoding(project: Project) -> Non
     project.set("train.learning_rate", "0.01")
     assert project.repro() == AFTER_TRAINING
     project.set("model.weights", "models:/next/1")  # whose backbone is that of digits/1
-    assert project.repro() == ["weights", *AFTER_TRAINING]
+    assert project.repro() == ["weights", "embed", *AFTER_TRAINING]
     after = project.md5s()
     assert after["data/features"] == before["data/features"]
     project.set("model.weights", "none")
