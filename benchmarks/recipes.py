@@ -3,7 +3,7 @@
     python benchmarks/recipes.py fashion_part4 --seeds 5
     python benchmarks/recipes.py cats_dogs_cnn --seeds 3 --source ../cats_dogs
 
-Runs the real stage scripts (transform, train, evaluate) in a temporary folder, once per seed; the
+Runs the real stage scripts (transform to train, evaluate) in a temporary folder, once per seed; the
 seed draws the val split, the weights and the order of the batches. Prints mean and standard
 deviation over the seeds, and the medians of wall-clock seconds and peak memory of the train stage.
 """
@@ -65,7 +65,8 @@ def measure(name: str, source: str | None, seed: int, folder: Path) -> Measured:
     params.write_text("\n".join(f"seed: {seed}" if x.startswith("seed:") else x for x in lines))
     if not (folder / "data/raw").exists():
         run_stage("fetch", folder)
-    run_stage("transform", folder)
+    for stage in ("transform", "weights", "embed"):
+        run_stage(stage, folder)
     seconds, megabytes = run_stage("train", folder)
     run_stage("evaluate", folder)
     epoch = read_json(folder / "models/classifier/model.json")["epoch"]

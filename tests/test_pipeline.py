@@ -191,7 +191,7 @@ def kill_during(project: Project, stage: str) -> None:
         assert process.poll() is None, f"dvc ended before {stage} was seen"
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(0.3 if stage in {"fetch", "transform"} else 2)
+    time.sleep(0.3 if stage in {"fetch", "transform", "weights", "embed"} else 2)
     kill(process)
 
 

@@ -29,13 +29,17 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """A training: of which images, from which state (a checkpoint file's bytes), to which step."""
+    """A training: of which images, from which state (a checkpoint file's bytes), to which step.
+
+    ``double`` lets the network compute in double precision.
+    """
 
     params: Params
     train: Split
     val: Split
     state: bytes = b""
     stop_after: int = -1
+    double: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,12 @@ def carry_out(task: Job, group: Group | None = None) -> Outcome:
     """Train, in this process or its part of a group's work."""
     torch.set_num_threads(1)
     torch.manual_seed(task.params.seed)
-    shape = task.train.images.shape[1:]
-    classifier = build_classifier(task.params.model, pixel_stats(task.train.images), shape, 4)
-    training = Training(task.params, classifier, task.train, task.val, 4, group)
+    stats, shape = pixel_stats(task.train.images), task.train.images.shape[1:]
+    classes = int(task.train.labels.max()) + 1
+    classifier = build_classifier(task.params.model, stats, shape, classes)
+    if task.double:
+        classifier.double()
+    training = Training(task.params, classifier, task.train, task.val, classes, group)
     if task.state:
         training.restore(torch.load(io.BytesIO(task.state), weights_only=True))
     _stop(training, task.stop_after)

@@ -61,8 +61,7 @@ def launch(processes: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does, but without a warning
+    logging.disable()  # torchrun would tell of what is told here, in many more words
     try:
         run(parse_args([f"--nproc-per-node={processes}", *sys.argv]))
     except ChildFailedError as error:

@@ -53,6 +53,11 @@ def test_params_are_frozen() -> None:
             {"runtime__device": "gpu"},
             "runtime.device: use auto, cpu, mps, cuda or cuda:1, not 'gpu'",
         ),
+        ({"runtime__processes": 0}, "runtime.processes: .* greater than 0"),
+        (
+            {"runtime__processes": 2, "runtime__device": "cuda:1"},
+            "runtime: processes: 2 do not fit on device: cuda:1; use auto, cpu or cuda",
+        ),
         ({"register__name": "a/b"}, "register.name: .* pattern"),
         ({"model__weights": ""}, "model.weights: write none for weights that are drawn"),
         ({"model__weights": "models:/cats"}, "models:/cats is no model: models:/NAME/3 and"),
