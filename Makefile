@@ -26,7 +26,7 @@ setup: .venv/installed mlflow.db
 # Its migrations take several seconds, which the first training need not wait for.
 mlflow.db: | .venv/installed
 	@echo "making the database of MLflow"
-	@$(BIN)/python -c "import mlflow; mlflow.MlflowClient('sqlite:///$(CURDIR)/$@').search_experiments()"
+	@MLFLOW_TRACKING_URI= $(BIN)/python -c "from imageclf.tracking import list_runs; list_runs()"
 
 ## run: the whole pipeline, then a summary of what came out
 .PHONY: run

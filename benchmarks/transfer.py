@@ -37,6 +37,7 @@ PAIRS = (("fashion_mnist", "mnist"), ("mnist", "fashion_mnist"))
 NETWORK = {
     "model__name": "cnn",
     "model__width": 16,
+    "model__depth": 1,
     "model__output": "logits",
     "train__loss": "cross_entropy",
     "train__label_smoothing": 0.05,
@@ -47,7 +48,7 @@ NETWORK = {
     "runtime__threads": 1,  # so that rounding does not depend on the number of cores
 }
 PRETRAINING = {"train__epochs": 3, "train__batch_size": 128, "transform__val_fraction": 0.01}
-FEW = {"train__epochs": 40, "train__batch_size": 32, "transform__val_fraction": 0.01}
+FEW = {"train__epochs": 30, "train__batch_size": 32, "transform__val_fraction": 0.005}
 WAYS: dict[str, dict[str, Any]] = {
     "from scratch": {},
     "frozen backbone": {"model__freeze": "backbone"},

@@ -1,6 +1,8 @@
 """Transfer learning by `dvc repro`: what a change runs again, and that all of it fits together."""
 
+import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 from imageclf.classifier import load_classifier
 from imageclf.files import read_json, sha256_file
 from project import STAGES, Project
+from support import ROOT, changed
 
 AFTER_TRAINING = ["train", "evaluate", "export", "register"]
 
@@ -30,7 +33,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Project
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_head_costs_a_training_a_backbone_no_decoding(project: Project) -> None:
     before = project.md5s()
     project.set("model.head", "[16]")
@@ -38,7 +41,7 @@ def test_a_head_costs_a_training_a_backbone_no_decoding(project: Project) -> Non
     project.set("train.learning_rate", "0.01")
     assert project.repro() == AFTER_TRAINING
     project.set("model.weights", "models:/next/1")  # whose backbone is that of digits/1
-    assert project.repro() == ["weights", *AFTER_TRAINING]
+    assert project.repro() == ["weights", "embed", *AFTER_TRAINING]
     after = project.md5s()
     assert after["data/features"] == before["data/features"]
     project.set("model.weights", "none")
@@ -54,6 +57,34 @@ def test_a_head_costs_a_training_a_backbone_no_decoding(project: Project) -> Non
     output = project.run("dvc", "repro", check=False)
     assert "error: model.hidden is [128, 64], but model.weights are" in output
     assert "Traceback" not in output
+
+
+UNWANTED = """
+import runpy, sys
+
+sys.argv = ["stage.py"]
+try:
+    runpy.run_path(f"{sys.path[1]}/STAGE.py", run_name="__main__")
+except SystemExit:
+    print(sorted({"torch", "mlflow"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("stage", ["weights", "embed"])
+def test_a_stage_that_is_not_wanted_costs_next_to_nothing(tmp_path: Path, stage: str) -> None:
+    (tmp_path / "params.yaml").write_text(json.dumps(changed()))
+    done = subprocess.run(
+        [sys.executable, "-c", UNWANTED.replace("STAGE", stage)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{ROOT}/stages:{ROOT}/src"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.endswith("[]\n")
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "params.yaml"]
+    assert len(files) == 2
+    assert all(file.stat().st_size < 200 for file in files)
 
 
 def transferred(folder: Path, weights: Path) -> Project:

@@ -21,8 +21,8 @@ Positive = Annotated[int, Field(gt=0)]
 IMAGE_SIZES = {
     "mlp": range(1, 513),
     "mlp_sequential": range(1, 513),
-    "cnn": range(28, 65),
-    "resnet": range(28, 65),
+    "cnn": range(28, 129),
+    "resnet": range(28, 129),
 }
 TORCHVISION_SIZES = range(32, 513)
 REGISTERED = r"models:/[^/@:]+(/\d+|@[^/@:]+)"
@@ -104,6 +104,7 @@ class Model(Section):
     hidden: list[Positive]
     width: Positive
     depth: Positive
+    stages: Annotated[int, Field(ge=1, le=5)]  # five leave one of 28 pixels
     activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "silu"]
     dropout: Fraction
     init: Literal[

@@ -15,7 +15,7 @@ from rich.console import Console
 from imageclf.blocks import Blocks, Map, make_blocks
 from imageclf.datasets import SPLITS, Labels, split_digest, stats_of
 from imageclf.duplicates import joined, same_images
-from imageclf.files import UserError, write_json
+from imageclf.files import UserError, flush_beside, write_json
 from imageclf.idx import CLASS_NAMES, block_of_idx
 from imageclf.layout import arrange, class_names
 from imageclf.packing import deal_out
@@ -109,6 +109,7 @@ def _finish(
     splits = draw_splits(given, labels, groups, names, params)
     _check_classes(labels[splits == "train"], names)
     counts = deal_out(images, splits, target, mapped)
+    flush_beside([path for path in target.rglob("*") if path.is_file()])
     for split in SPLITS:
         np.save(target / f"{split}.labels.npy", labels[splits == split])
     write_json(target / "stats.json", stats_of(counts) | {"fit": fit})

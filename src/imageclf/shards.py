@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import SupportsIndex, cast
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from imageclf.files import UserError
@@ -69,6 +68,8 @@ class JpegImages:
 
 def to_jpeg(pixels: Pixels) -> bytes:
     """An image (uint8, H x W [x 3]) as JPEG."""
+    import simplejpeg
+
     if pixels.ndim == 2:
         content = simplejpeg.encode_jpeg(pixels[..., None], QUALITY, "GRAY", "Gray")
     else:
@@ -107,6 +108,8 @@ def shard_path(folder: Path, number: int) -> Path:
 
 def _decode(content: bytes, image: Pixels) -> None:
     """Decode into ``image``, which has the shape that the content must have."""
+    import simplejpeg
+
     height, width, *channels = image.shape
     found = simplejpeg.decode_jpeg(content, "RGB" if channels else "GRAY", buffer=image)
     if found.shape[:2] != (height, width):

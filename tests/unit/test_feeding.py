@@ -83,7 +83,7 @@ def test_a_training_on_shards_goes_on_in_the_middle_of_an_epoch(splits: list[Spl
     order = epoch_order(330, seed=1, epoch=1)
     stopped.classifier.train()
     for images, labels in list(stopped._train.batches(order, 20))[:5]:
-        stopped._step(images, labels)
+        stopped._step(images, labels, len(labels))
     resumed = trained(splits)
     resumed.restore(stopped.state())
     assert resumed.position.images == 100

@@ -44,7 +44,7 @@ def test_params_are_frozen() -> None:
         ({"model__name": "resnet18"}, "made for images of 32 to 512"),
         ({"train__nesterov": True}, "nesterov: true needs optimizer: sgd and a momentum"),
         ({"train__loss": "cross_entropy"}, "needs model.output: logits, not log_softmax"),
-        ({"model__name": "cnn", "transform__image_size": 224}, "made for images of 28 to 64"),
+        ({"model__name": "cnn", "transform__image_size": 224}, "made for images of 28 to 128"),
         (
             {"transform__val_fraction": 0.5, "transform__test_fraction": 0.5},
             "leave no image to train on",
