@@ -41,14 +41,14 @@ def embed(params: Params) -> None:
         raise UserError(f"{PRETRAINED} holds no weights: run `dvc repro`")
     # What the head is, and what the training is, must not matter here.
     model = params.model.model_copy(update=pretrained.architecture | {"head": []})
-    splits = {name: load_split(PREPARED, name).images for name in SPLITS}
-    shape, count = splits["train"].shape[1:], sum(map(len, splits.values()))
+    splits = {name: load_split(PREPARED, name) for name in SPLITS}
+    shape, count = splits["train"].images.shape[1:], sum(map(len, splits.values()))
     classifier = begin_classifier(model, {}, PRETRAINED, shape, classes=1).to(runtime.device)
     classifier = classifier.to(memory_format=torch.channels_last)
     click.echo(f"{model.name} sees {count:,} images once, on {runtime.device}")
     with atomic_folder(FEATURES) as target, image_progress(Console(), count) as advance:
-        for name, images in splits.items():
-            write_features(classifier, images, target / f"{name}.npy", advance)
+        for name, split in splits.items():
+            write_features(classifier, split, target / f"{name}.npy", advance)
     click.echo(f"features: {FEATURES}")
 
 

@@ -14,17 +14,29 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "params", "runtime", "layout", "images", "progress"},
-    {"augment", "initialization", "losses", "optimization", "checkpoint"},
-    {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin"},
+    {"files", "memory", "params", "runtime", "layout", "images", "page", "progress"},
+    {"augment", "initialization", "losses", "optimization", "checkpoint", "group"},
+    {
+        "models",
+        "datasets",
+        "shards",
+        "sources",
+        "download",
+        "debian",
+        "fingerprint",
+        "origin",
+        "processes",
+    },
     {"archives", "workers", "duplicates", "splitting", "audit"},
-    {"image_folder", "packing", "idx"},
-    {"preparation", "audit_report"},
+    {"image_folder", "blocks"},
+    {"packing", "idx"},
+    {"preparation", "audit_report", "feeding"},
     {"classifier", "embedding"},
     {"pretrained"},
     {"training", "prediction", "promotion", "recipes", "journal", "preview"},
     {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store", "prediction_files"},
-    {"report", "display", "tracking", "snapshots"},
+    {"report", "display", "tracking", "snapshots", "suspects"},
+    {"suspects_report"},
     {"registry"},
     {"publication"},
     {"syncing", "lookup"},
@@ -34,8 +46,10 @@ LAYERS = [
     {"cli"},
 ]
 TEMPLATES = {
+    LIBRARY / "page.py": "page.html.j2",
     LIBRARY / "report.py": "report.html.j2",
     LIBRARY / "audit_report.py": "audit.html.j2",
+    LIBRARY / "suspects_report.py": "suspects.html.j2",
 }
 ONLY_IN = {"click": {"cli", "commands"}, "mlflow": {"store", "tracking", "registry"}, "dvc": set()}
 

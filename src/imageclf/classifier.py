@@ -1,7 +1,7 @@
 """The trained thing: raw images in, probabilities out, in a folder of safetensors and JSON."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,10 +115,9 @@ def normalisation(
     return (mean, std) if normalize == "standard" else ([0.0] * len(mean), [1 / 255] * len(std))
 
 
-def evaluation_batches(images: int, shape: Sequence[int]) -> Iterator[slice]:
-    """Slices of as many images, of H x W [x C], as go through a network at a time."""
-    size = max(1, min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(shape[:2])))
-    return (slice(start, start + size) for start in range(0, images, size))
+def evaluation_batch(shape: Sequence[int]) -> int:
+    """How many images, of H x W [x C], go through a network at a time."""
+    return max(1, min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(shape[:2])))
 
 
 def save_classifier(classifier: Classifier, description: Description, folder: Path) -> None:

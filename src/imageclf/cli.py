@@ -11,6 +11,7 @@ from imageclf.commands.rebuild import rebuild
 from imageclf.commands.runs import runs
 from imageclf.commands.show import show
 from imageclf.commands.summary import summary
+from imageclf.commands.suspects import suspects
 from imageclf.commands.sync import sync
 from imageclf.commands.trace import trace
 from imageclf.commands.use import use
@@ -39,6 +40,7 @@ class _Commands(click.Group):
         "imageclf show                 what the network will see of the images",
         "dvc repro                     train, evaluate, export, register",
         "imageclf summary              what came out, and where it is",
+        "imageclf suspects             labels that are probably wrong",
         "imageclf predict photo.jpg    the classes of your own images",
         "imageclf runs                 every training, and what it reached",
         "imageclf trace MODEL          what a model was made from",
@@ -49,5 +51,5 @@ def main() -> None:
     """Choose a recipe, train it with `dvc repro`, and use what came out."""
 
 
-for command in (use, show, summary, predict, runs, sync, promote, trace, rebuild):
+for command in (use, show, summary, suspects, predict, runs, sync, promote, trace, rebuild):
     main.add_command(command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from imageclf.datasets import Pixels
+from imageclf.datasets import Split
 
 if TYPE_CHECKING:
     from imageclf.classifier import Classifier
@@ -22,26 +22,28 @@ def write_no_features(folder: Path) -> None:
 
 
 def write_features(
-    classifier: "Classifier", images: Pixels, path: Path, advance: Callable[[int], None]
+    classifier: "Classifier", split: Split, path: Path, advance: Callable[[int], None]
 ) -> None:
     """Write what the backbone makes of a split: float32, one row per image.
 
     Args:
         classifier: on the device that computes.
-        images: uint8, N x H x W [x C].
+        split: its images, packed or in shards.
         path: of the .npy file.
         advance: called with the number of images after each batch.
     """
     import torch
 
-    from imageclf.classifier import evaluation_batches
+    from imageclf.classifier import evaluation_batch
+    from imageclf.feeding import in_turn
 
     classifier.eval()
-    device = classifier.scale.device
-    for batch in evaluation_batches(len(images), images.shape[1:]):
+    start, size = 0, evaluation_batch(split.images.shape[1:])
+    for images in in_turn(split, size, classifier.scale.device):
         with torch.inference_mode():
-            features = classifier.features(torch.tensor(images[batch], device=device)).cpu().numpy()
-        if batch.start == 0:
-            rows = open_memmap(path, "w+", np.float32, (len(images), features.shape[1]))
-        rows[batch] = features
+            features = classifier.features(images).cpu().numpy()
+        if start == 0:
+            rows = open_memmap(path, "w+", np.float32, (len(split), features.shape[1]))
+        rows[start : start + len(features)] = features
+        start += len(features)
         advance(len(features))

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imageclf.classifier import Classifier, evaluation_batches
+from imageclf.classifier import Classifier, evaluation_batch
 from imageclf.datasets import Labels, Split
+from imageclf.feeding import in_turn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +45,8 @@ def predict(classifier: Classifier, split: Split) -> Predictions:
     classifier.eval()
     device = classifier.scale.device
     parts = [
-        classifier.probabilities(torch.tensor(split.images[batch]).to(device))
-        for batch in evaluation_batches(len(split), split.images.shape[1:])
+        classifier.probabilities(images)
+        for images in in_turn(split, evaluation_batch(split.images.shape[1:]), device)
     ]
     return Predictions(torch.cat(parts).cpu().numpy(), split.labels)
 

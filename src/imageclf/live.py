@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 WAIT_S = 15.0
 STDOUT = 1  # unbuffered, so that a broken pipe is noticed here and not at the exit
-FIRST_BATCH = Path(".imageclf/first_batch.npz")
 
 
 def describe_run(
@@ -133,15 +132,18 @@ class LiveRun:
         os.set_blocking(self._pipe.fileno(), False)
         return self
 
-    def begin(self, description: RunDescription, device: "torch.device", epochs: int) -> None:
+    def begin(
+        self, description: RunDescription, device: "torch.device", epochs: int, processes: int = 1
+    ) -> None:
         """Start the run, or go on with it.
 
         Args:
             description: of the run.
             device: on which is trained.
             epochs: that an earlier process finished, if the training goes on from its checkpoint.
+            processes: that train together.
         """
-        description = replace(description, origin=machine_tags(device))
+        description = replace(description, origin=machine_tags(device, processes))
         self._journal = Journal(description.fingerprint)
         self._held.enter_context(self._journal.training(description, epochs))
         self._send(description)
@@ -150,9 +152,9 @@ class LiveRun:
         """Report what the network sees first, in what ``plots.pairs`` takes. Never waits."""
         import numpy as np
 
-        FIRST_BATCH.parent.mkdir(exist_ok=True)
-        np.savez(FIRST_BATCH, allow_pickle=False, **preview)
-        self._send(FirstBatch(str(FIRST_BATCH)))
+        assert self._journal  # noqa: S101 - since ``begin``
+        np.savez(self._journal.first_batch, allow_pickle=False, **preview)
+        self._send(FirstBatch(str(self._journal.first_batch)))
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Report the figures of an epoch, counted from 1. Never waits."""

@@ -21,8 +21,8 @@ Positive = Annotated[int, Field(gt=0)]
 IMAGE_SIZES = {
     "mlp": range(1, 513),
     "mlp_sequential": range(1, 513),
-    "cnn": range(28, 65),
-    "resnet": range(28, 65),
+    "cnn": range(28, 129),
+    "resnet": range(28, 129),
 }
 TORCHVISION_SIZES = range(32, 513)
 REGISTERED = r"models:/[^/@:]+(/\d+|@[^/@:]+)"
@@ -61,6 +61,7 @@ class Transform(Section):
     image_size: Annotated[int, Field(ge=4, le=512)]
     channels: Literal["auto", 1, 3]
     fit: Literal["crop", "pad", "stretch"]
+    packed_limit_gb: Annotated[float, Field(gt=0)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
     train_per_class: Annotated[int, Field(ge=0)]
@@ -103,6 +104,7 @@ class Model(Section):
     hidden: list[Positive]
     width: Positive
     depth: Positive
+    stages: Annotated[int, Field(ge=1, le=5)]  # five leave one of 28 pixels
     activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "silu"]
     dropout: Fraction
     init: Literal[
@@ -221,6 +223,7 @@ class Runtime(Section):
 
     device: str
     threads: Literal["auto"] | Positive
+    processes: Literal["auto"] | Positive
     checkpoint_minutes: Annotated[float, Field(gt=0)]
 
     @field_validator("device")
@@ -229,6 +232,15 @@ class Runtime(Section):
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
             raise ValueError(f"use auto, cpu, mps, cuda or cuda:1, not {device!r}")
         return device
+
+    @model_validator(mode="after")
+    def several_processes_have_a_device_each(self) -> Self:
+        if self.processes not in ("auto", 1) and (":" in self.device or self.device == "mps"):
+            raise ValueError(
+                f"processes: {self.processes} do not fit on device: {self.device}; "
+                "use auto, cpu or cuda"
+            )
+        return self
 
 
 class Params(Section):

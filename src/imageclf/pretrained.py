@@ -23,8 +23,8 @@ RECORD, WEIGHTS = "weights.json", "backbone.safetensors"
 ARCHITECTURE = {
     "mlp": ("name", "hidden", "activation"),
     "mlp_sequential": ("name", "hidden", "activation"),
-    "cnn": ("name", "width", "depth", "activation"),
-    "resnet": ("name", "width", "depth", "activation"),
+    "cnn": ("name", "width", "depth", "stages", "activation"),
+    "resnet": ("name", "width", "depth", "stages", "activation"),
 }
 
 

@@ -101,10 +101,12 @@ class Outs:
         """
         import numpy as np
 
+        from imageclf.datasets import load_split
+
         model = Model(
             name=params["register.name"],
             path=self._folder / ONNX,
-            example=np.array(np.load(self._folder / TEST_IMAGES, mmap_mode="r")[:2]),
+            example=np.array(load_split(self._folder / PREPARED, "test").images[:2]),
             class_names=self._model["class_names"],
         )
         items: list[Item] = [

@@ -338,11 +338,37 @@ def test_summary_shows_the_figures_and_where_everything_is(run: Run, model: Path
         "test images": "10,000",
         "fingerprint": "f" * 64,
         "report": "reports/evaluation/index.html",
+        "data": "reports/data.html",
+        "wrong labels": "imageclf suspects",
         "plots": "dvc plots show",
         "exported model": "models/exported/model.onnx",
         "runs and models": "make ui",
         "your own images": "imageclf predict IMAGE",
     }
+
+
+@pytest.mark.parametrize(
+    ("data", "row"),
+    [
+        ({"train": "1", "val": "2"}, "wrong labels     7 suspects: reports/suspects.html\n"),
+        ({"train": "1", "val": "3"}, "wrong labels     imageclf suspects\n"),
+    ],
+)
+def test_summary_tells_of_suspects_in_the_same_data(
+    run: Run, data: dict[str, str], row: str
+) -> None:
+    for path, values in {
+        "reports/metrics.json": {
+            **dict.fromkeys(("accuracy", "accuracy_low", "majority_accuracy"), 0.5),
+            "images": 9,
+        },
+        "reports/suspects.json": {"suspects": 7, "data": data},
+        "models/classifier/model.json": {"fingerprint": ""},
+        "data/prepared/digests.json": {"train": "1", "val": "2", "test": "3"},
+    }.items():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(values))
+    assert row in run("summary").stdout
 
 
 def test_summary_before_the_first_run(run: Run) -> None:

@@ -70,7 +70,7 @@ def test_dropout_switches_units_off_only_while_training(name: str) -> None:
     assert torch.equal(part(images), part(images))
 
 
-@pytest.mark.parametrize("shape", [(28, 28), (64, 64, 3)])
+@pytest.mark.parametrize("shape", [(28, 28), (96, 96, 3)])
 @pytest.mark.parametrize(
     ("name", "settings", "count"),
     [
@@ -85,6 +85,18 @@ def test_convolutional_nets_take_grey_and_colour_of_any_side(
     channels = shape[2] if len(shape) == 3 else 1
     assert parameters(part) == count + (channels - 1) * settings["width"] * 9
     assert part(torch.zeros(2, channels, *shape[:2])).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet"])
+@pytest.mark.parametrize("stages", [1, 5])
+def test_each_stage_has_twice_the_channels_and_half_the_side(name: str, stages: int) -> None:
+    part = network((32, 32), name=name, width=4, depth=1, stages=stages).eval()
+    sides = []
+    for layer in part.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda _, __, output: sides.append(output.shape[1:3]))
+    assert part(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+    assert set(sides) == {(4 * 2**stage, 32 // 2**stage) for stage in range(stages)}
 
 
 def test_a_residual_block_starts_from_its_shortcut() -> None:

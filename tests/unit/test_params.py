@@ -44,7 +44,7 @@ def test_params_are_frozen() -> None:
         ({"model__name": "resnet18"}, "made for images of 32 to 512"),
         ({"train__nesterov": True}, "nesterov: true needs optimizer: sgd and a momentum"),
         ({"train__loss": "cross_entropy"}, "needs model.output: logits, not log_softmax"),
-        ({"model__name": "cnn", "transform__image_size": 224}, "made for images of 28 to 64"),
+        ({"model__name": "cnn", "transform__image_size": 224}, "made for images of 28 to 128"),
         (
             {"transform__val_fraction": 0.5, "transform__test_fraction": 0.5},
             "leave no image to train on",
@@ -52,6 +52,11 @@ def test_params_are_frozen() -> None:
         (
             {"runtime__device": "gpu"},
             "runtime.device: use auto, cpu, mps, cuda or cuda:1, not 'gpu'",
+        ),
+        ({"runtime__processes": 0}, "runtime.processes: .* greater than 0"),
+        (
+            {"runtime__processes": 2, "runtime__device": "cuda:1"},
+            "runtime: processes: 2 do not fit on device: cuda:1; use auto, cpu or cuda",
         ),
         ({"register__name": "a/b"}, "register.name: .* pattern"),
         ({"model__weights": ""}, "model.weights: write none for weights that are drawn"),

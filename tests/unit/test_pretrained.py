@@ -86,6 +86,7 @@ def test_equal_weights_give_equal_bytes(tmp_path: Path, backbone: nn.Module) -> 
         ({"model__width": 8}, "model.width is 8, but model.weights are .* with 4: set model.width"),
         ({"model__name": "resnet"}, "model.name is resnet, but .* a network with cnn"),
         ({"model__activation": "tanh"}, "model.activation is tanh, but"),
+        ({"model__stages": 4}, "model.stages is 4, but .* with 3: set model.stages: 3"),
     ],
 )
 def test_parameters_of_another_network_are_named(

@@ -43,6 +43,7 @@ def write_files(files: Project) -> None:
     write_json("data/prepared/digests.json", DIGESTS)
     shutil.copy(files.onnx, "models/exported/model.onnx")
     np.save("data/prepared/test.images.npy", np.zeros((10, 8, 8), np.uint8))
+    np.save("data/prepared/test.labels.npy", np.zeros(10, np.int64))
     Path("reports/history.csv").write_text("epoch,train_loss\n1,0.5\n2,0.25\n")
 
 

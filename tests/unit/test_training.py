@@ -92,7 +92,7 @@ def test_means_are_taken_over_images_not_over_batches() -> None:
     classifier = fresh(params)
     split = learnable_split(1003, seed=3)
     images, labels = torch.tensor(split.images), torch.tensor(split.labels)
-    loss, accuracy = measure(classifier, images, labels, torch.nn.functional.nll_loss)
+    loss, accuracy = measure(classifier, [(images, labels)], torch.nn.functional.nll_loss)
     with torch.no_grad():
         output = classifier(images)
     assert loss == pytest.approx(torch.nn.functional.nll_loss(output, labels).item(), rel=1e-5)
@@ -184,12 +184,12 @@ def steps_of(training: Training, steps: int) -> dict[str, Any]:
     take = training._step
     taken = 0
 
-    def counted(batch: torch.Tensor) -> None:
+    def counted(*batch: Any) -> None:
         nonlocal taken
         if taken == steps:
             raise StopError
         taken += 1
-        take(batch)
+        take(*batch)
 
     training._step = counted  # type: ignore[method-assign]
     with suppress(StopError):
@@ -215,8 +215,7 @@ def test_early_stopping_keeps_the_best_epoch() -> None:
     assert stopped.best_epoch == best.epoch
     loss, _ = measure(
         stopped.classifier,
-        torch.tensor(HARD_VAL.images),
-        torch.tensor(HARD_VAL.labels),
+        [(torch.tensor(HARD_VAL.images), torch.tensor(HARD_VAL.labels))],
         torch.nn.functional.nll_loss,
     )
     assert loss == best.val_loss
@@ -228,8 +227,7 @@ def test_averaged_weights_are_measured_and_kept() -> None:
     assert losses(results) != losses(run(small()))
     loss, _ = measure(
         averaged.classifier,
-        torch.tensor(VAL.images),
-        torch.tensor(VAL.labels),
+        [(torch.tensor(VAL.images), torch.tensor(VAL.labels))],
         torch.nn.functional.nll_loss,
     )
     assert loss == results[-1].val_loss
@@ -343,8 +341,7 @@ def test_a_head_on_features_learns_what_it_learns_on_images() -> None:
     # And the whole network, on raw images, is what was measured on features.
     loss, accuracy = measure(
         classifier,
-        torch.tensor(VAL.images),
-        torch.tensor(VAL.labels),
+        [(torch.tensor(VAL.images), torch.tensor(VAL.labels))],
         torch.nn.functional.nll_loss,
     )
     assert loss == pytest.approx(results[-1][1], rel=1e-4)

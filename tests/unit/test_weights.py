@@ -314,7 +314,8 @@ def test_a_classifier_of_ours_gives_its_backbone(tmp_path: Path, normalize: str)
     save_classifier(classifier, told, tmp_path / "cats")
     found = fetch(str(tmp_path / "cats"), "cnn")
     assert found is not None
-    assert found.architecture == {"name": "cnn", "width": 4, "depth": 2, "activation": "relu"}
+    expected = {"name": "cnn", "width": 4, "depth": 2, "stages": 3, "activation": "relu"}
+    assert found.architecture == expected
     assert found.origin == {
         "title": "cnn ffffffff",
         "fingerprint": "f" * 64,
