@@ -91,7 +91,7 @@ def train(params: Params, folder: Path) -> tuple[Any, float]:
     learns, seen = classifier.to(runtime.device), splits
     if params.trains_on_features:
         for name, split in splits.items():
-            write_features(classifier, split.images, folder / f"{name}.npy", lambda _: None)
+            write_features(classifier, split, folder / f"{name}.npy", lambda _: None)
         learns = classifier.network.head
         seen = {name: load_features(folder, name, split) for name, split in splits.items()}
     for _ in Training(params, learns, seen["train"], seen["val"], 10).run():
