@@ -1,10 +1,10 @@
 """Live reporting: the training feeds a child process, and the child tells MLflow.
 
-The child is ``python -m imageclf.tracking``. It imports mlflow and waits for the server on another
-core, in a process group of its own, so that Ctrl-C in the terminal does not end it. (A session of
-its own would get as much of a single core as the training, however nice it is.) It reads one JSON
-object a line: a ``RunDescription``, the ``Metrics`` of each epoch, and the ``End``. Where the pipe
-just ends, the training was killed.
+The child, ``python -m imageclf.tracking``, imports mlflow while the training imports torch, and
+waits for the server on another core, in a process group of its own, so that Ctrl-C in the terminal
+does not end it. (A session of its own would get as much of a single core as the training, however
+nice it is.) It reads one JSON object a line: a ``RunDescription``, the ``Metrics`` of each epoch,
+and the ``End``. Where the pipe just ends, the training was killed.
 
 The training never waits for MLflow but at its end, and then for ``WAIT_S`` at most.
 """
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 WAIT_S = 15.0
 STDOUT = 1  # unbuffered, so that a broken pipe is noticed here and not at the exit
+PIPE_CAPACITY = 1 << 16  # bytes, as Linux has it
+TURN = [Metrics, FirstBatch, End]  # of messages that arrive together
 
 
 def describe_run(
@@ -202,7 +205,7 @@ class LiveRun:
 
     def _send(self, message: RunDescription | Message) -> None:
         # A line of an epoch is shorter than PIPE_BUF (4096 bytes), so it is written whole or not
-        # at all; the first line is longer, but the pipe is empty then and takes 64 KiB.
+        # at all; the first line is longer, but the pipe is empty then.
         try:
             os.write(self._pipe.fileno(), f"{encode(message)}\n".encode())
         except BlockingIOError:
@@ -212,8 +215,17 @@ class LiveRun:
             pass
 
 
+def arriving(pipe: int) -> Iterator[list[str]]:
+    """The lines that come through a pipe, each time all that have arrived."""
+    rest = b""
+    while data := os.read(pipe, PIPE_CAPACITY):
+        *lines, rest = (rest + data).split(b"\n")
+        if lines:
+            yield [line.decode() for line in lines]
+
+
 def follow(
-    lines: Iterator[str], report: Callable[[RunDescription, Iterable[Message]], None]
+    arrivals: Iterator[list[str]], report: Callable[[RunDescription, Iterable[Message]], None]
 ) -> None:
     """The child's side: read what the training says until it ends, and ``report`` it as it comes.
 
@@ -224,14 +236,14 @@ def follow(
     first batch is left to `register`, as a server that takes no files shall not miss the points.
     A word on stdout lets the training know that the user was told.
     """
-    first = next(lines, None)
-    if first is None:  # the training died before it said a word
+    first, *others = next(arrivals, [""])
+    if not first:  # the training died before it said a word
         return
     description = RunDescription(**json.loads(first))
     journal = Journal(description.fingerprint)
     description = replace(description, origin=description.origin | journal.add_source())
     received: list[Message] = []
-    incoming = _received(lines, received, journal)
+    incoming = _received(chain([others], arrivals), received, journal)
     try:
         report(description, incoming)
     except UserError as error:
@@ -244,14 +256,22 @@ def follow(
             report(description, [each for each in received if not isinstance(each, FirstBatch)])
 
 
-def _received(lines: Iterator[str], received: list[Message], journal: Journal) -> Iterator[Message]:
+def _received(
+    arrivals: Iterable[list[str]], received: list[Message], journal: Journal
+) -> Iterator[Message]:
     """What the lines say, each also kept in ``received``; the last one is the end.
 
-    Who was killed could not write its end into the journal.
+    Drawing the first batch takes a second: points that came meanwhile go first, and a training
+    that is over by then has the same picture from the stage evaluate. Who was killed could not
+    write its end into the journal.
     """
-    for line in lines:
-        received.append(decode(line))
-        yield received[-1]
+    for lines in arrivals:
+        messages = sorted(map(decode, lines), key=lambda message: TURN.index(type(message)))
+        over = any(isinstance(each, End) and each.status == "FINISHED" for each in messages)
+        for message in messages:
+            if not (over and isinstance(message, FirstBatch)):
+                received.append(message)
+                yield message
     if not received or not isinstance(received[-1], End):
         end = End("KILLED", now_ms())
         received.append(end)

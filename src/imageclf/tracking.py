@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from imageclf.journal import (
     RunDescription,
     journals,
 )
-from imageclf.live import Dataset, File, Item, Patch, follow
+from imageclf.live import Dataset, File, Item, Patch, arriving, follow
 from imageclf.store import HASTY, PATIENT, Store, opened_store
 
 if TYPE_CHECKING:
@@ -261,4 +262,6 @@ class _Runs:
 
 if __name__ == "__main__":
     os.nice(10)
-    follow(sys.stdin, report)
+    with suppress(UserError), opened_store(HASTY):
+        pass  # MLflow is imported now, while the training imports torch
+    follow(arriving(sys.stdin.fileno()), report)

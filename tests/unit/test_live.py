@@ -16,8 +16,16 @@ from mlflow import MlflowClient
 
 from imageclf import live
 from imageclf.files import UserError
-from imageclf.journal import End, Journal, Metrics, RunDescription, trained_here
-from imageclf.live import LiveRun, describe_run, follow
+from imageclf.journal import (
+    End,
+    FirstBatch,
+    Journal,
+    Message,
+    Metrics,
+    RunDescription,
+    trained_here,
+)
+from imageclf.live import LiveRun, arriving, describe_run, follow
 from imageclf.origin import machine_tags
 from imageclf.plots import pairs, save_figure
 from imageclf.preview import preview
@@ -294,8 +302,13 @@ def test_no_mlflow_no_failure(project: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert error.count("\n") == 1
 
 
-def messages(*told: RunDescription | Metrics | End) -> list[str]:
-    return [json.dumps(each.__dict__) + "\n" for each in told]
+def line(message: RunDescription | Message) -> str:
+    return json.dumps(message.__dict__)
+
+
+def arrivals(*told: RunDescription | Message) -> Iterator[list[str]]:
+    """Messages that arrive one after the other."""
+    return ([line(each)] for each in told)
 
 
 class Reports:
@@ -304,9 +317,9 @@ class Reports:
     def __init__(self, *failures: int) -> None:
         self.failures = failures
         self.count = 0
-        self.reports: list[list[Metrics | End]] = []
+        self.reports: list[list[Message]] = []
 
-    def __call__(self, description: RunDescription, items: Iterable[Metrics | End]) -> None:
+    def __call__(self, description: RunDescription, items: Iterable[Message]) -> None:
         assert description == DESCRIPTION
         self.reports.append([])
         for item in items:
@@ -321,13 +334,36 @@ FIRST, SECOND, END = Metrics(1, FIGURES, 2000), Metrics(2, FIGURES, 3000), End("
 
 def test_what_is_told_is_reported(project: Path) -> None:
     reports = Reports()
-    follow(iter(messages(DESCRIPTION, FIRST, SECOND, END)), reports)
+    follow(arrivals(DESCRIPTION, FIRST, SECOND, END), reports)
     assert reports.reports == [[FIRST, SECOND, END]]
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+def test_the_first_batch_is_drawn_after_the_points_unless_all_went_well(
+    project: Path, status: str
+) -> None:
+    reports, picture, end = Reports(), FirstBatch("first_batch.npz"), End(status, 4000)
+    together = [line(each) for each in (picture, FIRST, SECOND, end)]
+    follow(iter([[line(DESCRIPTION)], together]), reports)
+    drawn = [] if status == "FINISHED" else [picture]
+    assert reports.reports == [[FIRST, SECOND, *drawn, end]]
+
+
+def test_lines_are_taken_as_they_arrive(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.write(write, b"one\ntwo\nthr")
+    lines = arriving(read)
+    assert next(lines) == ["one", "two"]
+    os.write(write, "ee\nvi\u00e9r".encode())
+    assert next(lines) == ["three"]
+    os.close(write)
+    assert list(lines) == []  # a line that was torn has no end
+    os.close(read)
 
 
 def test_lines_that_just_end_tell_of_a_kill(project: Path) -> None:
     reports = Reports()
-    follow(iter(messages(DESCRIPTION, FIRST)), reports)
+    follow(arrivals(DESCRIPTION, FIRST), reports)
     ((first, last),) = reports.reports
     assert first == FIRST
     assert isinstance(last, End)
@@ -342,14 +378,14 @@ def test_no_line_at_all_reports_nothing(project: Path) -> None:
 
 def test_after_a_failure_all_is_reported_again_at_the_end(project: Path, capsys: Any) -> None:
     reports = Reports(2)
-    follow(iter(messages(DESCRIPTION, FIRST, SECOND, END)), reports)
+    follow(arrivals(DESCRIPTION, FIRST, SECOND, END), reports)
     assert reports.reports == [[FIRST], [FIRST, SECOND, END]]
     assert capsys.readouterr().err == f"tracking waits: it does not answer{WAITS}"
 
 
 def test_a_second_failure_is_not_told_again(project: Path, capsys: Any) -> None:
     reports = Reports(1, 2)
-    follow(iter(messages(DESCRIPTION, FIRST, END)), reports)
+    follow(arrivals(DESCRIPTION, FIRST, END), reports)
     assert reports.reports == [[], []]
     assert capsys.readouterr().err.count("\n") == 1
 
