@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from imageclf.files import UserError
+from imageclf.machine import collect_garbage_rarely
 from imageclf.params import Params, load_params
 
 
@@ -23,6 +24,7 @@ def stage(run: Callable[[Params], None]) -> click.Command:
         help="The file of parameters.",
     )
     def command(path: Path) -> None:
+        collect_garbage_rarely()
         try:
             run(load_params(path))
         except UserError as error:

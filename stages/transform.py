@@ -19,7 +19,7 @@ NOTHING_LEFT_OUT = {"count": 0, "examples": []}
 def main(params: Params) -> None:
     """Pack images into uint8 arrays, draw the splits, and audit the data."""
     if params.data.name == "image_folder":
-        prepare_workers("imageclf.packing")
+        prepare_workers("command", "imageclf.packing")  # a worker runs this script's imports too
 
     from imageclf.audit import audit, passed_limit, remarks
     from imageclf.audit_report import write_audit_report

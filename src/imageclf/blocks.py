@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_IMAGES = 256  # in a block
-BLOCK = 1 << 25  # bytes of pixels that a block does not exceed
+BLOCK = 1 << 23  # bytes of pixels that a block does not exceed
 MOST_BYTES = 1 << 28  # of a file: no image that fits the limit on pixels is larger
 FIRST_LOOK = 16  # files that tell most often whether a set has colours
 JPEG_SHARE = 0.4  # of the bytes of the pixels, at most, with photographs
@@ -179,9 +179,10 @@ def make_blocks(
         console.print(f"carrying on: {len(files) - left:,} of {len(files):,} files are done")
     # The blocks that are missing, and all images once more in their splits.
     _check_space((left + len(files)) * image_bytes(image_shape, as_jpeg), folder)
-    made = _collected(mapped(_make, jobs), len(files), console)
-    import pandas as pd
+    making = mapped(_make, jobs)
+    import pandas as pd  # now, that the workers have begun
 
+    made = _collected(making, len(files), console)
     thumbnails = np.frombuffer(b"".join(some.thumbnails for some in made), np.uint8)
     return Blocks(
         pd.DataFrame([row for some in made for row in some.rows], columns=list(Row._fields)),

@@ -16,6 +16,7 @@ from imageclf.commands.sync import sync
 from imageclf.commands.trace import trace
 from imageclf.commands.use import use
 from imageclf.files import UserError
+from imageclf.machine import collect_garbage_rarely
 
 
 class _Commands(click.Group):
@@ -49,6 +50,7 @@ class _Commands(click.Group):
 )
 def main() -> None:
     """Choose a recipe, train it with `dvc repro`, and use what came out."""
+    collect_garbage_rarely()
 
 
 for command in (use, show, summary, suspects, predict, runs, sync, promote, trace, rebuild):

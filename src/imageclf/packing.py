@@ -91,7 +91,7 @@ def _deals(
 
 
 def _deal(deal: _Deal) -> NDArray[np.int64]:
-    images = np.memmap(deal.block, np.uint8, "r").reshape(-1, *deal.image_shape)
+    images = np.fromfile(deal.block, np.uint8).reshape(-1, *deal.image_shape)
     counts = pixel_counts(images[:0])
     for split, row in deal.rows.items():
         chosen = images[deal.splits == split]

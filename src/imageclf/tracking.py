@@ -26,6 +26,7 @@ from imageclf.journal import (
     journals,
 )
 from imageclf.live import Dataset, File, Item, Patch, arriving, follow
+from imageclf.machine import collect_garbage_rarely
 from imageclf.store import HASTY, PATIENT, Store, opened_store
 
 if TYPE_CHECKING:
@@ -262,6 +263,7 @@ class _Runs:
 
 if __name__ == "__main__":
     os.nice(10)
+    collect_garbage_rarely()
     with suppress(UserError), opened_store(HASTY):
         pass  # MLflow is imported now, while the training imports torch
     follow(arriving(sys.stdin.fileno()), report)
