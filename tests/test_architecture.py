@@ -14,17 +14,17 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "params", "runtime", "layout", "images"},
+    {"files", "params", "runtime", "layout", "images", "guard"},
     {"augment", "initialization", "losses", "optimization", "checkpoint"},
-    {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin"},
+    {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin", "server"},
     {"archives", "workers", "duplicates", "splitting", "audit"},
     {"image_folder", "packing", "idx"},
     {"preparation", "audit_report"},
     {"classifier"},
-    {"training", "prediction", "promotion", "recipes", "journal", "preview"},
-    {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store"},
-    {"report", "display", "tracking", "snapshots"},
-    {"registry"},
+    {"training", "prediction", "promotion", "recipes", "journal", "preview", "refs"},
+    {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store", "lease"},
+    {"report", "display", "tracking", "snapshots", "sharing"},
+    {"registry", "runner"},
     {"publication"},
     {"syncing", "lookup"},
     {"lineage"},

@@ -8,7 +8,10 @@ from imageclf.commands import examples
 from imageclf.commands.predict import predict
 from imageclf.commands.promote import promote
 from imageclf.commands.rebuild import rebuild
+from imageclf.commands.runner import runner
 from imageclf.commands.runs import runs
+from imageclf.commands.server import server
+from imageclf.commands.sharing import pull, push
 from imageclf.commands.show import show
 from imageclf.commands.summary import summary
 from imageclf.commands.sync import sync
@@ -43,11 +46,14 @@ class _Commands(click.Group):
         "imageclf runs                 every training, and what it reached",
         "imageclf trace MODEL          what a model was made from",
         "imageclf rebuild MODEL        make it again elsewhere, and compare",
+        "imageclf push                 what was computed here, for other machines",
     ),
 )
 def main() -> None:
     """Choose a recipe, train it with `dvc repro`, and use what came out."""
 
 
-for command in (use, show, summary, predict, runs, sync, promote, trace, rebuild):
+OF_ONE = (use, show, summary, predict, runs, sync, promote, trace, rebuild)
+OF_SEVERAL = (server, push, pull, runner)  # people or machines
+for command in (*OF_ONE, *OF_SEVERAL):
     main.add_command(command)
