@@ -26,7 +26,7 @@ setup: .venv/installed mlflow.db
 # Its migrations take several seconds, which the first training need not wait for.
 mlflow.db: | .venv/installed
 	@echo "making the database of MLflow"
-	@$(BIN)/python -c "import mlflow; mlflow.MlflowClient('sqlite:///$(CURDIR)/$@').search_experiments()"
+	@MLFLOW_TRACKING_URI= $(BIN)/python -c "from imageclf.tracking import list_runs; list_runs()"
 
 ## run: the whole pipeline, then a summary of what came out
 .PHONY: run
@@ -41,8 +41,8 @@ test: setup
 
 ## test-all: every test, those against real servers and data sets too
 .PHONY: test-all
-test-all: setup
-	@$(BIN)/pytest --quiet
+test-all: test
+	@$(BIN)/pytest --quiet -m slow
 
 ## lint: format and style
 .PHONY: lint
@@ -92,6 +92,7 @@ bench: setup
 ## clean: remove what the pipeline made (not the DVC cache, not the MLflow runs)
 .PHONY: clean
 clean:
-	@rm -rf data/raw data/prepared models/classifier models/exported reports/evaluation
-	@rm -f reports/data.json reports/data.html reports/history.csv reports/metrics.json
+	@rm -rf data/raw data/prepared data/features reports/evaluation
+	@rm -rf models/pretrained models/classifier models/exported
+	@rm -f reports/data.json reports/data.html reports/history.csv reports/metrics.json reports/suspects.*
 	@rm -rf .checkpoints .downloads

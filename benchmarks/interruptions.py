@@ -119,7 +119,7 @@ def prepare(folder: Path) -> Project:
     project = Project(folder)
     for path, value in SETTINGS.items():
         project.set(path, value)
-    project.run("dvc", "repro", "transform")
+    project.run("dvc", "repro", "embed")
     project.commit("prepared")
     return project
 

@@ -1,8 +1,9 @@
 """What each recipe reaches: accuracy over several seeds, time and memory of its train stage.
 
     python benchmarks/recipes.py fashion_part4 --seeds 5
+    python benchmarks/recipes.py cats_dogs_cnn --seeds 3 --source ../cats_dogs
 
-Runs the real stage scripts (transform, train, evaluate) in a temporary folder, once per seed; the
+Runs the real stage scripts (transform to train, evaluate) in a temporary folder, once per seed; the
 seed draws the val split, the weights and the order of the batches. Prints mean and standard
 deviation over the seeds, and the medians of wall-clock seconds and peak memory of the train stage.
 """
@@ -53,16 +54,19 @@ def run_stage(name: str, folder: Path) -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
-def measure(recipe: str, seed: int, folder: Path) -> Measured:
+def measure(name: str, source: str | None, seed: int, folder: Path) -> Measured:
     """Transform, train and evaluate with one seed."""
     params = folder / "params.yaml"
     params.write_text((ROOT / "params.yaml").read_text())
-    use_recipe(find_recipe(recipe, ROOT / "recipes"), params)
+    recipe = find_recipe(name, ROOT / "recipes")
+    recipe.values["data"].setdefault("source", source or "")
+    use_recipe(recipe, params)
     lines = params.read_text().splitlines()
     params.write_text("\n".join(f"seed: {seed}" if x.startswith("seed:") else x for x in lines))
     if not (folder / "data/raw").exists():
         run_stage("fetch", folder)
-    run_stage("transform", folder)
+    for stage in ("transform", "weights", "embed"):
+        run_stage(stage, folder)
     seconds, megabytes = run_stage("train", folder)
     run_stage("evaluate", folder)
     epoch = read_json(folder / "models/classifier/model.json")["epoch"]
@@ -78,7 +82,12 @@ def measure(recipe: str, seed: int, folder: Path) -> Measured:
 @click.command()
 @click.argument("recipes", nargs=-1, required=True)
 @click.option("--seeds", default=5, show_default=True, help="How many, from 1.")
-def main(recipes: tuple[str, ...], seeds: int) -> None:
+@click.option(
+    "--source",
+    type=click.Path(exists=True, resolve_path=True),
+    help="data.source of recipes for pictures of one's own.",
+)
+def main(recipes: tuple[str, ...], seeds: int, source: str | None) -> None:
     """Print a line of Markdown per recipe."""
     click.echo("| recipe | val accuracy | test accuracy | train stage | peak memory |")
     click.echo("| --- | --- | --- | --- | --- |")
@@ -87,7 +96,7 @@ def main(recipes: tuple[str, ...], seeds: int) -> None:
             (Path(folder) / "dvc.yaml").symlink_to(ROOT / "dvc.yaml")
             for name in ("src", "stages"):
                 (Path(folder) / name).symlink_to(ROOT / name)
-            results = [measure(recipe, seed, Path(folder)) for seed in range(1, seeds + 1)]
+            results = [measure(recipe, source, seed, Path(folder)) for seed in range(1, seeds + 1)]
         click.echo(
             f"| {recipe} | {_spread(results, 'val_accuracy')} "
             f"| {_spread(results, 'test_accuracy')} "

@@ -189,7 +189,7 @@ def prepare(folder: Path) -> Baseline:
     MlflowClient(f"sqlite:///{migrated}").search_experiments()
     project = Project(folder / "project")
     project.set("train.epochs", f"{EPOCHS}")
-    project.run("dvc", "repro", "transform")
+    project.run("dvc", "repro", "embed")
     project.commit("prepared")
     project.repro()
     return Baseline(project, project.md5s(), migrated)
@@ -334,7 +334,7 @@ def leaks(tracking: Tracking, said: list[str]) -> Iterator[str]:
 def queue(folder: Path) -> list[str]:
     """Three queued experiments at once, before there is a tracking store; what went wrong."""
     project = Project(folder)
-    project.run("dvc", "repro", "transform")
+    project.run("dvc", "repro", "embed")
     project.commit("prepared")
     for rate in RATES:
         project.run("dvc", "exp", "run", "--queue", "-S", f"train.learning_rate={rate}")

@@ -1,12 +1,13 @@
 """Images a second from files to arrays of 224 pixels: the transform stage against torchvision.
 
-    python benchmarks/transform.py FOLDER
+    python benchmarks/transform.py FOLDER --copies 5
 
 FOLDER holds a folder per class, or splits with one each. torchvision reads them as its tutorials
 do: ImageFolder, Resize 255, CenterCrop 224, ToTensor and a DataLoader with two workers, here of
 batches of 64. The stage does more: it hashes, looks for duplicates, draws splits and writes to the
 disk. Both are timed from the import of their libraries on, in turns, in processes of their own;
-what counts is the ratio.
+what counts is the ratio. With few photographs the start decides much of it; --copies takes each
+photograph several times.
 """
 
 import json
@@ -47,16 +48,29 @@ def seconds(command: list[str], folder: Path) -> float:
     return time.perf_counter() - started
 
 
+def copied(folder: Path, target: Path, copies: int) -> Path:
+    """The folder itself, or one where every photograph stands several times in its class."""
+    if copies == 1:
+        return folder
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        place = target / path.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for number in range(copies):
+            place.with_name(f"{number}-{path.name}").symlink_to(path)
+    return target
+
+
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--rounds", default=3, show_default=True, help="How often each is timed.")
-def main(folder: Path, rounds: int) -> None:
-    folder = folder.resolve()
-    splits = [path for path in folder.iterdir() if path.name in {"train", "val", "test"}]
-    torchvision = [sys.executable, "-c", TORCHVISION, *map(str, splits or [folder])]
-    transform = [sys.executable, str(ROOT / "stages/transform.py")]
+@click.option("--copies", default=1, show_default=True, help="How often each photograph is taken.")
+def main(folder: Path, rounds: int, copies: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
+        folder = copied(folder.resolve(), work / "photos", copies)
+        splits = [path for path in folder.iterdir() if path.name in {"train", "val", "test"}]
+        torchvision = [sys.executable, "-c", TORCHVISION, *map(str, splits or [folder])]
+        transform = [sys.executable, str(ROOT / "stages/transform.py")]
         params = changed(data__source=str(folder), **SETTINGS)
         (work / "params.yaml").write_text(json.dumps(params))
         seconds([sys.executable, str(ROOT / "stages/fetch.py")], work)

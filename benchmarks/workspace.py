@@ -48,7 +48,8 @@ def prepare_project() -> None:
     _write_params()
     if not (PROJECT / "data/raw/source.json").exists():
         _run_stage("fetch")
-    _run_stage("transform")
+    for stage in ("transform", "weights", "embed"):
+        _run_stage(stage)
     # Where torchvision.datasets.FashionMNIST looks for its files.
     (PROJECT / "FashionMNIST").mkdir()
     (PROJECT / "FashionMNIST/raw").symlink_to(CACHE / "data/raw")

@@ -1,4 +1,4 @@
-"""data/prepared (train and val) -> models/classifier and reports/history.csv."""
+"""data/prepared or data/features (train and val) -> models/classifier and reports/history.csv."""
 
 import csv
 import io
@@ -11,15 +11,20 @@ import click
 from command import stage
 from imageclf.files import read_json, write_text
 from imageclf.params import Params
-from imageclf.runtime import prepare_runtime
+from imageclf.processes import joined, launch, processes_to_start
+from imageclf.runtime import Runtime, place, prepare_runtime
 
 if TYPE_CHECKING:
+    import torch
+
     from imageclf.checkpoint import Checkpoints
-    from imageclf.datasets import Split
+    from imageclf.classifier import Classifier
+    from imageclf.group import Group
     from imageclf.live import LiveRun
     from imageclf.training import Position, Training
 
-PREPARED = Path("data/prepared")
+PREPARED, FEATURES = Path("data/prepared"), Path("data/features")
+PRETRAINED = Path("models/pretrained")
 MEASURED = ["learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 CACHED = ["epoch", *MEASURED]
 # Times and speeds differ from run to run: they are tracked, but stand in no cached file.
@@ -30,51 +35,104 @@ TRACKED = [*MEASURED, "seconds", "images_per_second"]
 def main(params: Params) -> None:
     """Train the network; report live to the terminal and to MLflow.
 
-    A training that was interrupted goes on from its last checkpoint.
+    A training that was interrupted goes on from its last checkpoint. Where several processes are
+    asked for, torchrun runs this script in each of them.
     """
     from imageclf.live import LiveRun
 
+    if place():
+        with joined() as group:
+            train_together(params, group)
+        return
     with LiveRun() as live:
-        make_classifier(params, live)
+        processes = processes_to_start(params.runtime)
+        if not processes:
+            make_classifier(params, live)
+            return
+    launch(processes)
 
 
-def make_classifier(params: Params, live: "LiveRun") -> None:
+def train_together(params: Params, group: "Group") -> None:
+    """What one of several processes does: the first makes the classifier, the others take part."""
+    from imageclf.fingerprint import fingerprint
+    from imageclf.live import LiveRun
+
+    if group.rank == 0:
+        with LiveRun() as live:
+            make_classifier(params, live, group)
+        return
+    _, training = fresh_training(params, runtime_of(params).device, group)
+    group.agree(fingerprint(params))
+    training.restore(group.follow())
+    if params.train.sanity_checks and training.is_fresh:
+        training.trial_step()
+    for _ in training.run():
+        pass
+
+
+def runtime_of(params: Params) -> Runtime:
+    """Where and how the training computes: a head alone is a small fully connected network."""
+    return prepare_runtime(params, "mlp" if params.trains_on_features else params.model.name)
+
+
+def fresh_training(
+    params: Params, device: "torch.device", group: "Group | None" = None
+) -> "tuple[Classifier, Training]":
+    """The whole classifier, and a training of it, or of its head alone, before its first step."""
+    from imageclf.datasets import load_class_names, load_features, load_split
+    from imageclf.pretrained import begin_classifier
+    from imageclf.training import Training
+
+    splits = {name: load_split(PREPARED, name) for name in ("train", "val")}
+    shape, classes = splits["train"].images.shape[1:], len(load_class_names(PREPARED))
+    stats = read_json(PREPARED / "stats.json")
+    classifier = begin_classifier(params.model, stats, PRETRAINED, shape, classes).to(device)
+    learns: Classifier | torch.nn.Sequential = classifier
+    if params.trains_on_features:
+        learns = classifier.network.head
+        splits = {name: load_features(FEATURES, name, split) for name, split in splits.items()}
+    return classifier, Training(params, learns, splits["train"], splits["val"], classes, group)
+
+
+def make_classifier(params: Params, live: "LiveRun", group: "Group | None" = None) -> None:
     """Train it, and write it."""
-    runtime = prepare_runtime(params)
+    runtime = runtime_of(params)
 
     from imageclf.checkpoint import Checkpoints
-    from imageclf.classifier import Description, build_classifier, save_classifier
+    from imageclf.classifier import WHOLE, Description, save_classifier
     from imageclf.datasets import load_class_names, load_split, split_digest
     from imageclf.fingerprint import fingerprint
     from imageclf.live import describe_run
-    from imageclf.training import Training
+    from imageclf.pretrained import read_pretrained
 
-    train_split, val_split = load_split(PREPARED, "train"), load_split(PREPARED, "val")
+    classifier, training = fresh_training(params, runtime.device, group)
     class_names, stats = load_class_names(PREPARED), read_json(PREPARED / "stats.json")
-    image_shape = train_split.images.shape[1:]
-    classifier = build_classifier(params.model, stats, image_shape, len(class_names))
-    training = Training(
-        params, classifier.to(runtime.device), train_split, val_split, len(class_names)
-    )
     digests = {name: split_digest(PREPARED, name) for name in ("train", "val")}
-    run = describe_run(params, fingerprint(params), digests)
-    click.echo(f"training {run.name} on {runtime.device}, {runtime.threads} thread(s)")
+    pretrained = read_pretrained(PRETRAINED)
+    weights = pretrained.origin if pretrained else {}
+    run = describe_run(params, fingerprint(params), digests, weights=weights)
+    together = f", {group.size} processes" if group else ""
+    click.echo(f"training {run.name} on {runtime.device}, {runtime.threads} thread(s){together}")
     checkpoints = Checkpoints(run.fingerprint, params.runtime.checkpoint_minutes)
-    resumed = resume(training, checkpoints)
-    live.begin(run, runtime.device, len(training.history))
-    if params.train.sanity_checks and not resumed:
-        look(training, live, train_split, class_names)
+    resume(training, checkpoints)
+    if group:
+        group.agree(run.fingerprint)
+        group.lead(training.state())
+    live.begin(run, runtime.device, len(training.history), group.size if group else 1)
+    if params.train.sanity_checks and training.is_fresh:
+        look(training, live, class_names)
     train(training, checkpoints, live)
     write_history(training)
     description = Description(
         fingerprint=run.fingerprint,
         class_names=class_names,
-        image_shape=list(image_shape),
+        image_shape=list(load_split(PREPARED, "train").images.shape[1:]),
         fit=stats["fit"],
-        mean=stats["mean"],
-        std=stats["std"],
-        model=params.model.model_dump(),
+        mean=pretrained.mean if pretrained else stats["mean"],
+        std=pretrained.std if pretrained else stats["std"],
+        model=params.model.model_dump(exclude=set(WHOLE)),
         data=digests,
+        weights=weights,
         epoch=training.best_epoch,
     )
     save_classifier(classifier, description, Path("models/classifier"))
@@ -84,7 +142,7 @@ def make_classifier(params: Params, live: "LiveRun") -> None:
     )
 
 
-def resume(training: "Training", checkpoints: "Checkpoints") -> bool:
+def resume(training: "Training", checkpoints: "Checkpoints") -> None:
     """Go on from a checkpoint, if there is one."""
     checkpoints.clear_others()
     state = checkpoints.load()
@@ -92,17 +150,18 @@ def resume(training: "Training", checkpoints: "Checkpoints") -> bool:
         training.restore(state)
         position = training.position
         click.echo(f"resuming in epoch {position.epoch}, after {position.images:,} images")
-    return bool(state)
 
 
-def look(training: "Training", live: "LiveRun", train: "Split", class_names: list[str]) -> None:
+def look(training: "Training", live: "LiveRun", class_names: list[str]) -> None:
     """Before a long training, look whether it can work at all, and show its first batch."""
+    from imageclf.datasets import load_split
     from imageclf.preview import SEEN, preview
     from imageclf.sanity import check
 
     for warning in check(training):
         click.secho(f"warning: {warning}", fg="red", bold=True, err=True)
-    live.log_first_batch(vars(preview(training.params, train, class_names, SEEN)))
+    train_split = load_split(PREPARED, "train")
+    live.log_first_batch(vars(preview(training.params, train_split, class_names, SEEN)))
 
 
 def train(training: "Training", checkpoints: "Checkpoints", live: "LiveRun") -> None:

@@ -15,7 +15,7 @@ from imageclf.params import read_yaml
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-STAGES = ("fetch", "transform", "train", "evaluate", "export", "register")
+STAGES = ("fetch", "transform", "weights", "embed", "train", "evaluate", "export", "register")
 
 
 class Project:

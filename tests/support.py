@@ -7,8 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imageclf.datasets import Split
+from imageclf.datasets import (
+    Labels,
+    Pixels,
+    Split,
+    images_path,
+    load_split,
+    shards_folder,
+)
 from imageclf.params import Params, check_params, read_yaml
+from imageclf.shards import to_jpeg, write_shards
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,6 +55,15 @@ def save_photographs(folder: Path, *names: str) -> None:
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         photograph(number).save(folder / name)
+
+
+def sharded(folder: Path, name: str, images: Pixels, labels: Labels) -> Split:
+    """A split whose images (uint8, N x H x W [x 3]) are written as JPEG."""
+    np.save(images_path(folder, name), images[:0])
+    np.save(folder / f"{name}.labels.npy", labels)
+    shards_folder(folder, name).mkdir()
+    write_shards(map(to_jpeg, images), shards_folder(folder, name))
+    return load_split(folder, name)
 
 
 def learnable_split(count: int, seed: int, side: int = 8, classes: int = 4) -> Split:

@@ -14,27 +14,53 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "params", "runtime", "layout", "images", "guard"},
-    {"augment", "initialization", "losses", "optimization", "checkpoint"},
-    {"models", "datasets", "sources", "download", "debian", "fingerprint", "origin", "server"},
+    {"files", "memory", "params", "runtime", "layout", "images", "guard", "page", "progress"},
+    {"augment", "initialization", "losses", "optimization", "checkpoint", "group"},
+    {
+        "models",
+        "datasets",
+        "shards",
+        "sources",
+        "download",
+        "debian",
+        "fingerprint",
+        "origin",
+        "processes",
+        "server",
+    },
     {"archives", "workers", "duplicates", "splitting", "audit"},
-    {"image_folder", "packing", "idx"},
-    {"preparation", "audit_report"},
-    {"classifier"},
+    {"image_folder", "blocks"},
+    {"packing", "idx"},
+    {"preparation", "audit_report", "feeding"},
+    {"classifier", "embedding"},
+    {"pretrained"},
     {"training", "prediction", "promotion", "recipes", "journal", "preview", "refs"},
-    {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store", "lease"},
-    {"report", "display", "tracking", "snapshots", "sharing"},
+    {
+        "evaluation",
+        "exporting",
+        "plots",
+        "live",
+        "sanity",
+        "cache",
+        "store",
+        "prediction_files",
+        "lease",
+    },
+    {"report", "display", "tracking", "snapshots", "suspects", "sharing"},
+    {"suspects_report"},
     {"registry", "runner"},
     {"publication"},
     {"syncing", "lookup"},
-    {"lineage"},
+    {"lineage", "weights"},
     {"tracing", "rebuilding"},
     {"commands"},
     {"cli"},
 ]
 TEMPLATES = {
+    LIBRARY / "page.py": "page.html.j2",
     LIBRARY / "report.py": "report.html.j2",
     LIBRARY / "audit_report.py": "audit.html.j2",
+    LIBRARY / "suspects_report.py": "suspects.html.j2",
 }
 ONLY_IN = {"click": {"cli", "commands"}, "mlflow": {"store", "tracking", "registry"}, "dvc": set()}
 
@@ -104,7 +130,7 @@ def test_imports_run_one_way(path: Path) -> None:
     assert not {name for name in packages & set(ONLY_IN) if module(path) not in ONLY_IN[name]}
 
 
-@pytest.mark.parametrize("stage", ["fetch", "transform"])
+@pytest.mark.parametrize("stage", ["fetch", "transform", "weights", "embed"])
 def test_light_stages_load_neither_torch_nor_mlflow(stage: str) -> None:
     import subprocess
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -140,6 +141,28 @@ def wait_for(ready: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
+def test_images_in_shards_go_the_whole_way(tmp_path: Path, migrated: Path) -> None:
+    """The limit on packed pixels so low that even digits are kept as JPEG."""
+    project = Project(tmp_path)
+    shutil.copy(migrated, tmp_path)
+    project.set("transform.packed_limit_gb", "0.00001")
+    assert project.repro() == [*STAGES]
+    prepared = project.folder / "data/prepared"
+    assert np.load(prepared / "train.images.npy").shape == (0, 8, 8)
+    metrics = read_json(project.folder / "reports/metrics.json")
+    assert (metrics["accuracy"] > 0.9, metrics["images"]) == (True, 359)
+    assert read_json(project.folder / "models/exported/parity.json")["agree"]
+    (run,) = project.runs()
+    assert run.data.metrics["test_accuracy"] == metrics["accuracy"]
+    project.run("imageclf", "show", "--output", "seen.png")
+    before = project.md5s()
+    assert project.repro() == []
+    # Decoded by workers again, the same bytes.
+    assert project.repro("--force", "--single-item", "train") == ["train"]
+    assert project.md5s() == before
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_another_folder_gives_the_same_bytes_also_after_kills(
     project: Project, tmp_path: Path
@@ -165,7 +188,7 @@ def kill_during(project: Project, stage: str) -> None:
         assert process.poll() is None, f"dvc ended before {stage} was seen"
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(0.3 if stage in {"fetch", "transform"} else 2)
+    time.sleep(0.3 if stage in {"fetch", "transform", "weights", "embed"} else 2)
     kill(process)
 
 

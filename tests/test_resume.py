@@ -9,7 +9,7 @@ import pytest
 
 from imageclf.files import sha256_file
 from interruptions import BY_TIME, Baseline, Seen, interrupt, kill_at, prepare, undisturbed
-from project import Project
+from project import STAGES, Project
 
 TRAIN = ("env", "PYTHONPATH=src", sys.executable, "stages/train.py")
 
@@ -27,7 +27,7 @@ def test_one_kill_within_an_epoch(tmp_path: Path, migrated: Path) -> None:
     project.set("train.epochs", "3")
     project.set("train.batch_size", "13")
     project.set("runtime.checkpoint_minutes", "0.0001")
-    for stage in ("fetch", "transform"):
+    for stage in STAGES[: STAGES.index("train")]:
         project.run("env", "PYTHONPATH=src", sys.executable, f"stages/{stage}.py")
     project.run(*TRAIN)
     expected = digests(project)

@@ -24,7 +24,8 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(missing_programs()), reason=f"needs {', '.join(missing_programs())}"),
 ]
-TRAINED = [*STAGES[2:]]
+TRAINED = [*STAGES[2:]]  # all after transform
+PREPARED = "data/prepared"
 NAMESPACE = ("unshare", "--map-root-user", "--mount")
 AS_OTHER_MACHINE = 'mount --bind "$1" /proc/cpuinfo && shift && exec "$@"'
 OWN_DISK = 'mount -t tmpfs -o size=16m tmpfs "$1" && shift && exec "$@"'
@@ -87,10 +88,9 @@ def check_loop(team: Team, downloaded: Callable[[], int], trained: Project) -> N
     said = run_elsewhere(runner)
     assert [stage for stage in STAGES if f"Running stage '{stage}'" in said] == TRAINED
     assert runner.md5s() == trained.md5s()
-    there = {path for path in (runner.folder / "data").rglob("*") if path.is_file()}
-    assert {str(path.relative_to(runner.folder)) for path in there} - {"data/.gitignore"} == {
-        name for name in needed if name.startswith("data/")
-    }
+    there = {f"{PREPARED}/{path.name}" for path in (runner.folder / PREPARED).iterdir()}
+    assert there == {name for name in needed if name.startswith(PREPARED)}
+    assert not (runner.folder / "data/raw").exists()
     assert size < downloaded() - before < size + other / 2  # the protocols have their say, too
     assert team.refs("leases") == []
 
@@ -109,11 +109,12 @@ def check_loop(team: Team, downloaded: Callable[[], int], trained: Project) -> N
 
 
 def needed_files(project: Project) -> dict[str, int]:
-    """Which files the stages from train on read of those that the stages before wrote, in bytes."""
+    """Which files the stages after transform read of those that it and fetch wrote, in bytes."""
     stages = read_yaml(project.folder / "dvc.yaml")["stages"]
     deps = {dep for name in TRAINED for dep in stages[name]["deps"]}
-    written = (dep for dep in deps if dep.startswith(("data/", "reports/data")))
-    return {dep: (project.folder / dep).stat().st_size for dep in written}
+    written = [dep for dep in deps if dep.startswith((PREPARED, "reports/data"))]
+    sizes = {dep: project.folder / dep for dep in written if (project.folder / dep).exists()}
+    return {dep: path.stat().st_size for dep, path in sizes.items()}
 
 
 def size_of(folder: Path) -> int:

@@ -8,14 +8,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from imageclf.datasets import SPLITS, load_split
-from imageclf.files import read_json
+from imageclf.files import read_json, sha256_file
 from project import Project
 from support import ROOT, changed, photograph, save_photographs
 
@@ -49,7 +54,7 @@ def run(folder: Path, stage: str) -> subprocess.CompletedProcess[str]:
 
 def fetched(folder: Path, **changes: object) -> None:
     """Fetch the photographs below ``folder/photos``."""
-    settings = {"data__name": "image_folder", "data__source": "photos", "evaluate__top_k": 1}
+    settings = {"data__name": "image_folder", "data__source": "photos"}
     settings |= {"transform__image_size": 32}
     # JSON is YAML too.
     (folder / "params.yaml").write_text(json.dumps(changed(**settings | changes)))
@@ -64,7 +69,7 @@ def photographs(folder: Path, splits: tuple[str, ...] = ("",), count: int = 20) 
 
 def pictures_after(page: str, heading: str) -> list[str]:
     """The names of the pictures in a section of the report."""
-    section = page.split(f"<h2>{heading}</h2>")[1].split("<h2>", maxsplit=1)[0]
+    section = page.split(f">{heading}</h2>")[1].split("<h2", maxsplit=1)[0]
     return re.findall('alt="([^"]*)"', section)
 
 
@@ -77,7 +82,7 @@ def test_bad_inputs_among_flowers_are_named_and_left_out(tmp_path: Path) -> None
     fetched(tmp_path)
     done = run(tmp_path, "transform")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "  9 files are no readable images and left out\n" in done.stdout
+    assert "  9 unreadable files, left out\n" in done.stdout
     assert done.stdout.endswith("audit: reports/data.html\n")
     found = read_json(tmp_path / "reports/data.json")
     reasons = {file["name"].split("/")[1]: file["reason"] for file in found["unreadable"]["files"]}
@@ -102,6 +107,7 @@ def test_the_report_needs_nothing_beside_it(tmp_path: Path) -> None:
     assert run(tmp_path, "transform").returncode == 0
     page = (tmp_path / "reports/data.html").read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)', page)
+    sources = [source for source in sources if not source.startswith("#")]
     assert len(sources) == 16
     assert all(source.startswith("data:image;base64,") for source in sources)
     assert "http" not in page
@@ -125,7 +131,7 @@ def test_a_leak_that_was_planted_is_found_shown_and_stops_the_stage(tmp_path: Pa
     done = run(tmp_path, "transform")
     assert done.returncode == 2
     assert done.stderr == (
-        "error: 1 images of test (5.0%) also stand in train, more than data.max_leak_fraction "
+        "error: 1 image of test (5.0%) also stands in train, more than data.max_leak_fraction "
         "(1.0%): see reports/data.html\n"
     )
     assert not (tmp_path / "data/prepared").exists()
@@ -140,7 +146,7 @@ def test_a_leak_that_was_planted_is_found_shown_and_stops_the_stage(tmp_path: Pa
     }
     assert [example["name_test"] for example in leaked] == ["test/cat/3.png"]
     page = (tmp_path / "reports/data.html").read_text()
-    assert "(5.0%) also stand in train, more than data.max_leak_fraction" in page
+    assert "(5.0%) also stands in train, more than data.max_leak_fraction" in page
     pair = ["train/dog/leak.jpg", "test/cat/3.png"]
     assert pictures_after(page, "The same image in two splits") == pair
     assert pictures_after(page, "The same image in two classes") == pair
@@ -148,7 +154,7 @@ def test_a_leak_that_was_planted_is_found_shown_and_stops_the_stage(tmp_path: Pa
     fetched(tmp_path, data__max_leak_fraction=0.05)
     done = run(tmp_path, "transform")
     assert done.returncode == 0
-    assert "  1 images of test also stand in train (1 with another label)\n" in done.stdout
+    assert "  1 image of test (5.0%) also stands in train (1 with another label)\n" in done.stdout
     assert len(load_split(tmp_path / "data/prepared", "test")) == 20
 
 
@@ -162,7 +168,7 @@ def test_too_many_unreadable_files_stop_the_stage_after_the_report(tmp_path: Pat
     done = run(tmp_path, "transform")
     assert done.returncode == 2
     assert done.stderr == (
-        "error: 15 files (37.5%) are no readable images, more than data.max_bad_fraction (10.0%), "
+        "error: 15 unreadable files (37.5%), more than data.max_bad_fraction (10.0%), "
         "such as cat/00.png (not an image, or of a format that is not supported): see "
         "reports/data.html\n"
     )
@@ -170,13 +176,98 @@ def test_too_many_unreadable_files_stop_the_stage_after_the_report(tmp_path: Pat
     assert "cat/14.png" in (tmp_path / "reports/data.html").read_text()
 
 
-def test_more_top_classes_than_there_are_is_said_before_the_work(tmp_path: Path) -> None:
-    photographs(tmp_path, count=3)
-    fetched(tmp_path, evaluate__top_k=2)
+def a_zip(path: Path, *names: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+
+
+def a_tar(path: Path, name: str) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+
+
+def a_bomb(path: Path) -> None:
+    """A zip whose directory says that a few bytes become 3 GB."""
+    a_zip(path, "a/1.png", "b/2.png")
+    whole = bytearray(path.read_bytes())
+    place = whole.index(b"PK\x01\x02") + 24
+    whole[place : place + 4] = (3_000_000_000).to_bytes(4, "little")
+    path.write_bytes(whole)
+
+
+BAD_SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a class without images": (
+        lambda path: (save_photographs(path, "a/1.png", "b/2.png"), (path / "c d").mkdir()),
+        "{}: the class folder c d holds no image: fill it or remove it",
+    ),
+    "one class": (
+        lambda path: save_photographs(path, "猫/1.png", "猫/2.png"),
+        "{}: there is one class, 猫: a classifier needs two or more",
+    ),
+    "no images": (
+        lambda path: (path.mkdir(), (path / "notes.txt").touch()),
+        "{} holds no images (.jpeg, .jpg, .png, .gif, .webp, .avif, .jp2, .bmp, .tif, .tiff, "
+        ".pbm, .pgm, .ppm)",
+    ),
+    "a class in test alone": (
+        lambda path: save_photographs(path, "train/a/1.png", "train/b/2.png", "test/c/3.png"),
+        "{}: the class c stands in test and not in train: what is never trained on cannot be "
+        "recognised; add it to train or remove it",
+    ),
+    "a loop of links": (
+        lambda path: (
+            save_photographs(path, "a/1.png", "b/2.png"),
+            (path / "a/up").symlink_to(".."),
+        ),
+        "{}/a/up is a link to a folder that holds it: remove it",
+    ),
+    "a zip that leads out": (
+        lambda path: a_zip(path, "a/1.png", "b/../../../evil.png"),
+        "{} is refused: the path b/../../../evil.png could lead out of it",
+    ),
+    "a tar with an absolute path": (
+        lambda path: a_tar(path, "/tmp/imageclf evil.png"),
+        "{} is refused: the path /tmp/imageclf evil.png could lead out of it",
+    ),
+    "a bomb": (
+        a_bomb,
+        "{} is refused: its 204 bytes would unpack to more than 1.1 GB, as only a bomb's do",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SOURCES)
+def test_a_bad_source_is_one_line_and_leaves_what_there_was(tmp_path: Path, kind: str) -> None:
+    make, message = BAD_SOURCES[kind]
+    project = tmp_path / "above/my project"
+    (project / "data/raw").mkdir(parents=True)
+    (project / "data/raw/kept").touch()
+    source = tmp_path / "above/my source"
+    make(source)
+    settings = {"data__name": "image_folder", "data__source": "../my source"}
+    (project / "params.yaml").write_text(json.dumps(changed(**settings)))
+    before = sorted(tmp_path.rglob("*"))
+    done = run(project, "fetch")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {message.format('../my source')}\n"
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, project / ".downloads"])
+    assert not Path("/tmp/imageclf evil.png").exists()
+
+
+def test_names_in_chinese_and_with_spaces_go_all_the_way(tmp_path: Path) -> None:
+    kinds = ("橘 猫", "Hund & Katze")
+    names = [f"{kind}/照片 {i}.png" for kind in kinds for i in range(10)]
+    save_photographs(tmp_path / "photos", *names)
+    fetched(tmp_path)
     done = run(tmp_path, "transform")
-    assert done.returncode == 2
-    assert done.stderr == "error: evaluate.top_k: 2 is no less than 2 classes\n"
-    assert not (tmp_path / "reports").exists()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_json(tmp_path / "data/prepared/classes.json") == sorted(kinds)
+    manifest = pd.read_parquet(tmp_path / "data/prepared/manifest.parquet")
+    assert sorted(manifest["name"]) == sorted(names)
+    page = (tmp_path / "reports/data.html").read_text(encoding="utf-8")
+    assert "<h3>橘 猫</h3>" in page
+    assert "<h3>Hund &amp; Katze</h3>" in page
 
 
 def test_names_and_notes_cannot_change_the_page(tmp_path: Path) -> None:
@@ -190,41 +281,76 @@ def test_names_and_notes_cannot_change_the_page(tmp_path: Path) -> None:
     assert "cat/&lt;b&gt;.png" in page
 
 
-def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path: Path) -> None:
-    photographs(tmp_path)
-    fetched(tmp_path, transform__image_size=200)
-    disk = tmp_path / "data/small"
+def on_a_disk_of(megabytes: int, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the stage where beside the raw data no more fits; the files there are printed last."""
+    disk = folder / "data/small"
     disk.mkdir()
-    mount = f"mount -t tmpfs -o size=2m tmpfs {shlex.quote(str(disk))}"
+    mount = f"mount -t tmpfs -o size={megabytes}m tmpfs {shlex.quote(str(disk))}"
     private = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*private, mount], capture_output=True, check=False).returncode:
         pytest.skip("a small disk cannot be mounted here")
+    raw = f"{disk}/data/raw"
     script = (
-        f"{mount} && mkdir {disk}/data && cp -r {tmp_path}/data/raw {disk}/data/ && cd {disk} && "
-        f"{shlex.join(TRANSFORM)} --params ../../params.yaml; code=$?; find . -type f; exit $code"
+        f"{mount} && mkdir -p {raw} && ln -s {folder}/data/raw/images.tar {raw} && "
+        f"cp {folder}/data/raw/source.json {raw} && cd {disk} && "
+        f"{shlex.join(TRANSFORM)} --params ../../params.yaml; code=$?; "
+        "find . -type f -o -type l; exit $code"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [*private, script], env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path: Path) -> None:
+    photographs(tmp_path)
+    fetched(tmp_path, transform__image_size=200)
+    done = on_a_disk_of(2, tmp_path)
     assert done.returncode == 2
     assert re.fullmatch(
-        r"error: the packed images need 4.8 MB, but .* has 1\.\d MB free: make room or lower "
-        r"transform.image_size\n",
+        r"error: the images need 9.6 MB while they are prepared, but .* has 2\.\d MB free: "
+        r"make room or lower transform.image_size\n",
         done.stderr,
     )
     assert sorted(done.stdout.split()) == ["./data/raw/images.tar", "./data/raw/source.json"]
 
 
+def test_a_disk_that_runs_full_stops_the_stage_in_one_line(tmp_path: Path) -> None:
+    """Noise as JPEG takes more than the estimate, for the blocks and once more for the splits."""
+    for number in range(60):
+        path = tmp_path / f"photos/{'ab'[number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (160, 160, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(path)
+    fetched(
+        tmp_path,
+        transform__image_size=160,
+        transform__packed_limit_gb=0.001,
+        transform__fit="stretch",
+    )
+    done = on_a_disk_of(5, tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        "error: the disk of data is full: make room and start again, it will carry on\n",
+        done.stderr,
+    )
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_transform_that_is_killed_leaves_nothing_half_and_no_process(
-    tmp_path: Path, how: signal.Signals
+@pytest.mark.parametrize(
+    ("how", "limit"), [(signal.SIGINT, 8.0), (signal.SIGKILL, 8.0), (signal.SIGKILL, 0.001)]
+)
+def test_a_transform_that_is_killed_leaves_no_process_and_carries_on(
+    tmp_path: Path, how: signal.Signals, limit: float
 ) -> None:
-    for seed in range(1200):
+    for seed in range(2000):
         path = tmp_path / f"photos/{'ab'[seed % 2]}/{seed}.bmp"
         path.parent.mkdir(parents=True, exist_ok=True)
-        photograph(seed, 400, 300).save(path)
-    fetched(tmp_path, transform__image_size=224, model__name="resnet18")
+        photograph(seed).save(path)
+    fetched(tmp_path, transform__image_size=64, transform__packed_limit_gb=limit)
+    done = run(tmp_path, "transform")
+    assert (done.returncode, "carrying on" in done.stdout) == (0, False)
+    expected = digests(tmp_path)
+    shutil.rmtree(tmp_path / "data/prepared")
     process = subprocess.Popen(
         TRANSFORM,
         cwd=tmp_path,
@@ -234,9 +360,9 @@ def test_a_transform_that_is_killed_leaves_nothing_half_and_no_process(
         # A shell's background job ignores Ctrl-C, and so would what it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
-    blocks = tmp_path / "data/.prepared.tmp/blocks"
+    blocks = tmp_path / "data/.blocks"
     deadline = time.monotonic() + 60
-    while not (blocks.exists() and any(blocks.iterdir())) and time.monotonic() < deadline:
+    while not list(blocks.glob("*/*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process.poll() is None
     os.kill(process.pid, how)
@@ -245,10 +371,20 @@ def test_a_transform_that_is_killed_leaves_nothing_half_and_no_process(
     while processes_of(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not processes_of(process.pid)
-    if how == signal.SIGINT:
-        assert not blocks.exists()
-    assert run(tmp_path, "transform").returncode == 0
-    assert [path.name for path in sorted((tmp_path / "data").iterdir())] == ["prepared", "raw"]
+    done = run(tmp_path, "transform")
+    assert done.returncode == 0
+    carried = re.match(r"carrying on: ([\d,]+) of 2,000 files are done\n", done.stdout)
+    assert carried
+    assert 256 <= int(carried[1].replace(",", "")) < 2000
+    assert digests(tmp_path) == expected
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["prepared", "raw"]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The sha256 of every file that the stage wrote."""
+    paths = [path for path in (folder / "data/prepared").rglob("*") if path.is_file()]
+    paths += [folder / f"reports/data.{kind}" for kind in ("json", "html")]
+    return {str(path.relative_to(folder)): sha256_file(path) for path in paths}
 
 
 def processes_of(session: int) -> list[str]:
@@ -266,7 +402,6 @@ def test_a_folder_that_changed_is_read_again_when_dvc_is_told(tmp_path: Path) ->
     (tmp_path / ".git/info/exclude").write_text("/photos\n")
     for path, value in {"data.name": "image_folder", "data.source": "photos"}.items():
         project.set(path, value)
-    project.set("evaluate.top_k", "1")
     project.set("transform.image_size", "32")
     assert project.repro("transform") == ["fetch", "transform"]
     assert project.repro("transform") == []

@@ -1,7 +1,7 @@
 """What a user should know of the data, as the JSON values of ``reports/data.json``."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from imageclf.datasets import SPLITS
@@ -52,19 +52,46 @@ def passed_limit(found: dict[str, Any], data: Data) -> str:
     unreadable = found["unreadable"]
     if unreadable["fraction"] > data.max_bad_fraction:
         first = unreadable["files"][0]
+        files = _count(unreadable["images"], "unreadable file", "unreadable files")
         return (
-            f"{unreadable['images']:,} files ({unreadable['fraction']:.1%}) are no readable "
-            f"images, more than data.max_bad_fraction ({data.max_bad_fraction:.1%}), such as "
-            f"{first['name']} ({first['reason']})"
+            f"{files} ({unreadable['fraction']:.1%}), more than data.max_bad_fraction "
+            f"({data.max_bad_fraction:.1%}), such as {first['name']} ({first['reason']})"
         )
     for leak in found["leaks"]:
         if leak["fraction"] > data.max_leak_fraction:
-            first, second = leak["splits"]
-            return (
-                f"{leak['images']:,} images of {second} ({leak['fraction']:.1%}) also stand in "
-                f"{first}, more than data.max_leak_fraction ({data.max_leak_fraction:.1%})"
-            )
+            limit = f"data.max_leak_fraction ({data.max_leak_fraction:.1%})"
+            return f"{_leaked(leak)}, more than {limit}"
     return ""
+
+
+def remarks(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is worth a look, in a line each, with the section of the page that shows it."""
+    if bad := found["unreadable"]["images"]:
+        yield f"{_count(bad, 'unreadable file', 'unreadable files')}, left out", "unreadable"
+    if others := found["left_out"]["count"]:
+        yield f"{_count(others, 'other file', 'other files')} of the source, left out", "left-out"
+    for leak in found["leaks"]:
+        if leak["images"]:
+            yield f"{_leaked(leak)} ({leak['with_another_label']} with another label)", "leaks"
+    if contradictions := found["contradictions"]["images"]:
+        yield f"{contradictions:,} images stand in several classes", "contradictions"
+    for split, repeats in found["repeats"].items():
+        if repeats:
+            again = _count(repeats, "image repeats", "images repeat")
+            yield f"{split}: {again} another one of the split", "repeats"
+    if converted := sum(found["converted"].values()):
+        yield _count(converted, "image converted", "images converted"), "converted"
+
+
+def _leaked(leak: dict[str, Any]) -> str:
+    first, second = leak["splits"]
+    images = _count(leak["images"], f"image of {second}", f"images of {second}")
+    stand = "stands" if leak["images"] == 1 else "stand"
+    return f"{images} ({leak['fraction']:.1%}) also {stand} in {first}"
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def _spread(sides: "pd.Series[int]") -> dict[str, int]:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from imageclf.audit import remarks
 from imageclf.datasets import SPLITS, load_split
 from imageclf.files import write_text
+from imageclf.page import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,19 +74,12 @@ def write_audit_report(
         found: of ``audit.audit``.
         problem: what stops the stage, or nothing.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     album = Album(prepared, manifest)
-    environment = Environment(
-        loader=PackageLoader("imageclf", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("audit.html.j2").render(
+    page = render(
+        "audit.html.j2",
         problem=problem,
         found=found,
+        remarks=list(remarks(found)),
         splits=SPLITS,
         shown=SHOWN,
         largest_class=max(max(counts.values()) for counts in found["class_balance"].values()),

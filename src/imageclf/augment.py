@@ -3,10 +3,13 @@
 Changes are made to whole batches on the device they are on, each image drawing its own.
 
 Shift, flip, rotation and crop are one affine map per image and one resampling for all of them.
-Everything is drawn from torch's generator of the device, so the seed repeats it.
+Everything is drawn from torch's generator of the device, which ``seed_step`` seeds anew in every
+step: what is drawn depends on the seed and the step alone.
 """
 
 import math
+import zlib
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,28 +18,64 @@ from torch.nn import functional
 from imageclf.params import Augment
 
 
-def augment(images: Tensor, params: Augment) -> Tensor:
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers for some images of a batch, on ``device``.
+
+    Numbers are drawn for the whole batch and those of the ``share`` kept, so an image meets the
+    same changes however many processes share its batch.
+
+    Attributes:
+        batch: images in the whole batch.
+        share: which of them are at hand.
+    """
+
+    batch: int
+    share: slice
+    device: torch.device
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        """float32, one number per image at hand, from ``low`` to below ``high``."""
+        return torch.empty(self.batch, device=self.device).uniform_(low, high)[self.share]
+
+    def integers(self, end: int) -> Tensor:
+        """int64, one number per image at hand, from 0 to below ``end``."""
+        return torch.randint(0, end, (self.batch,), device=self.device)[self.share]
+
+    def beta(self, alpha: float) -> Tensor:
+        """float32, one number per image at hand, from Beta(alpha, alpha)."""
+        concentration = torch.full((self.batch,), alpha, device=self.device)
+        return torch.distributions.Beta(concentration, concentration).sample()[self.share]
+
+
+def augment(images: Tensor, params: Augment, draws: Draws) -> Tensor:
     """Change every image on its own; mixing is left to ``mix``.
 
     Args:
         images: float32, N x C x H x W, pixels from 0 to 255.
         params: what is asked for; everything at zero returns the images as they are.
+        draws: for these images.
 
     Returns:
         float32, N x C x H x W; what comes into view from outside an image is 0.
     """
     if params.shift or params.flip or params.rotate or params.crop_scale < 1:
-        images = _resample(images, _affine_maps(images, params))
+        images = _resample(images, _affine_maps(images, params, draws))
     if params.brightness or params.contrast:
-        images = _jitter(images, params.brightness, params.contrast)
+        images = _jitter(images, params.brightness, params.contrast, draws)
     if params.cutout:
         sides = torch.full((len(images),), params.cutout, device=images.device)
-        images = images * ~_squares(images, sides)
+        images = images * ~_squares(images, sides, draws)
     return images
 
 
-def mix(images: Tensor, labels: Tensor, classes: int, params: Augment) -> tuple[Tensor, Tensor]:
-    """Mix every image with another of the batch, by mixup or cutmix, and their labels likewise.
+def mix(
+    images: Tensor, labels: Tensor, classes: int, params: Augment, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """Mix every image with its neighbour, by mixup or cutmix, and their labels likewise.
+
+    Neighbours are the first image and the second, the third and the fourth, and so on: a batch is
+    in random order already. An odd last one stays as it is.
 
     mixup (https://arxiv.org/abs/1710.09412) blends whole images with a weight from
     Beta(alpha, alpha); cutmix (https://arxiv.org/abs/1905.04899) pastes a square of the partner
@@ -47,6 +86,7 @@ def mix(images: Tensor, labels: Tensor, classes: int, params: Augment) -> tuple[
         labels: int64, N.
         classes: their number.
         params: ``mixup`` and ``cutmix`` are the alphas; 0 is off.
+        draws: for these images.
 
     Returns:
         The images, and either the labels as they were or the share of each class (float32,
@@ -57,14 +97,13 @@ def mix(images: Tensor, labels: Tensor, classes: int, params: Augment) -> tuple[
     alpha = params.mixup if blend else params.cutmix
     if not alpha:
         return images, labels
-    partner = torch.randperm(len(images), device=images.device)
-    concentration = torch.full((len(images),), alpha, device=images.device)
-    share = torch.distributions.Beta(concentration, concentration).sample()
+    partner = (torch.arange(len(images), device=images.device) ^ 1).clamp(max=len(images) - 1)
+    share = draws.beta(alpha)
     if blend:
         mixed = torch.lerp(images[partner], images, share[:, None, None, None])
     else:
         sides = ((1 - share).sqrt() * images.shape[-1]).round()
-        square = _squares(images, sides)
+        square = _squares(images, sides, draws)
         mixed = torch.where(square, images[partner], images)
         share = 1 - square.float().mean(dim=(1, 2, 3))
     one_hot = functional.one_hot(labels, classes).float()
@@ -77,27 +116,37 @@ def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(images, generator=generator)
 
 
+def seed_step(seed: int, step: int, device: torch.device, rank: int = 0) -> None:
+    """Seed what draws on the CPU and on ``device`` for one optimisation step.
+
+    torch.manual_seed does so for every device that there could be, and takes a hundred times as
+    long.
+    """
+    mixed = zlib.crc32(f"{seed} {step} {rank}".encode())
+    torch.default_generator.manual_seed(mixed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(mixed)
+    if device.type == "mps":
+        torch.mps.manual_seed(mixed)
+
+
 def to_pixels(images: Tensor) -> Tensor:
     """Packed uint8 images (N x H x W [x C]) as float32, N x C x H x W, still 0 to 255."""
     channels_first = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
     return channels_first.float()
 
 
-def _affine_maps(images: Tensor, params: Augment) -> Tensor:
+def _affine_maps(images: Tensor, params: Augment, draws: Draws) -> Tensor:
     """One 2 x 3 matrix per image (float32) from output to input places, in units of half a side."""
-    count, _, height, width = images.shape
+    angle = draws.uniform(-params.rotate, params.rotate) * (math.pi / 180)
+    scale = draws.uniform(params.crop_scale, 1).sqrt()
 
-    def uniform(low: float, high: float) -> Tensor:
-        return torch.empty(count, device=images.device).uniform_(low, high)
+    def move(side: int) -> Tensor:
+        pixels = draws.integers(2 * params.shift + 1) - params.shift
+        return (1 - scale) * draws.uniform(-1, 1) + pixels * (2 / side)
 
-    angle = uniform(-params.rotate, params.rotate) * (math.pi / 180)
-    scale = uniform(params.crop_scale, 1).sqrt()
-    room = 1 - scale
-    reach = 2 * params.shift + 1
-    pixels = torch.randint(0, reach, (2, count), device=images.device) - params.shift
-    shift_x = room * uniform(-1, 1) + pixels[0] * (2 / width)
-    shift_y = room * uniform(-1, 1) + pixels[1] * (2 / height)
-    mirror = 1 - 2 * torch.randint(0, 2, (count,), device=images.device) if params.flip else 1
+    shift_y, shift_x = (move(side) for side in images.shape[2:])
+    mirror = 1 - 2 * draws.integers(2) if params.flip else 1
     cosine, sine = angle.cos() * scale, angle.sin() * scale
     rows = (
         torch.stack([cosine * mirror, -sine, shift_x], dim=1),
@@ -107,28 +156,29 @@ def _affine_maps(images: Tensor, params: Augment) -> Tensor:
 
 
 def _resample(images: Tensor, maps: Tensor) -> Tensor:
+    if not len(images):  # which affine_grid refuses
+        return images
     grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, mode="bilinear", align_corners=False)
 
 
-def _jitter(images: Tensor, brightness: float, contrast: float) -> Tensor:
+def _jitter(images: Tensor, brightness: float, contrast: float, draws: Draws) -> Tensor:
     """Scale each image's pixels, and their distance from its mean, by a factor around 1."""
 
     def factor(reach: float) -> Tensor:
-        factors = torch.empty(len(images), device=images.device).uniform_(1 - reach, 1 + reach)
-        return factors[:, None, None, None]
+        return draws.uniform(1 - reach, 1 + reach)[:, None, None, None]
 
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     changed = ((images - mean) * factor(contrast) + mean) * factor(brightness)
     return changed.clamp(0, 255)
 
 
-def _squares(images: Tensor, sides: Tensor) -> Tensor:
+def _squares(images: Tensor, sides: Tensor, draws: Draws) -> Tensor:
     """A mask (bool, N x 1 x H x W): one square per image, of ``sides`` pixels, wholly inside."""
-    count, _, height, width = images.shape
+    height, width = images.shape[2:]
 
     def inside(length: int) -> Tensor:
-        start = (torch.rand(count, device=images.device) * (length - sides + 1)).floor()
+        start = (draws.uniform(0, 1) * (length - sides + 1)).floor()
         place = torch.arange(length, device=images.device)
         return (place >= start[:, None]) & (place < (start + sides)[:, None])
 

@@ -1,5 +1,6 @@
 """The trained thing: raw images in, probabilities out, in a folder of safetensors and JSON."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,11 +11,15 @@ from torch import Tensor, nn
 
 from imageclf.augment import to_pixels
 from imageclf.files import UserError, atomic_folder, read_json, write_json
-from imageclf.models import build_network
+from imageclf.models import Network, build_network
 from imageclf.params import Model
 
-# Images at a time where no gradient is needed: large enough to keep every core busy.
-EVALUATION_BATCH = 1000
+# At a time where no gradient is needed: enough to keep every core busy, and not to fill memory.
+EVALUATION_IMAGES, EVALUATION_PIXELS = 1000, 1 << 21
+
+
+# Of the section ``model``: where a training began, which decides nothing of what came out of it.
+WHOLE = {"weights": "none", "freeze": "none"}
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,9 @@ class Description:
         fit: how an image comes to that shape (see ``images.Fit``).
         mean: per channel, of pixels scaled to 0..1, subtracted first.
         std: per channel, divided by next.
-        model: the section ``model`` of the parameters.
+        model: the section ``model`` of the parameters, but for what ``WHOLE`` names.
         data: sha256 of the train and the val split.
+        weights: where those came from that the training began with; empty if they were drawn.
         epoch: the epoch, from 1, whose weights these are.
     """
 
@@ -41,6 +47,7 @@ class Description:
     std: list[float]
     model: dict[str, Any]
     data: dict[str, str]
+    weights: dict[str, str]
     epoch: int
 
 
@@ -52,7 +59,7 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], output: str
+        self, network: Network, mean: Sequence[float], std: Sequence[float], output: str
     ) -> None:
         super().__init__()
         self.network, self.output = network, output
@@ -72,6 +79,11 @@ class Classifier(nn.Module):
         result: Tensor = self.network(pixels * self.scale + self.shift)
         return result
 
+    def features(self, images: Tensor) -> Tensor:
+        """What the head is given (float32, N x F) for uint8 images."""
+        result: Tensor = self.network.backbone(to_pixels(images) * self.scale + self.shift)
+        return result
+
     def probabilities(self, images: Tensor) -> Tensor:
         """Class probabilities (float32, N x classes).
 
@@ -85,11 +97,27 @@ def build_classifier(
     model: Model, stats: dict[str, list[float]], image_shape: Sequence[int], classes: int
 ) -> Classifier:
     """A classifier with fresh weights; ``stats`` are mean and std of the train split's pixels."""
-    if model.normalize == "none":
-        channels = len(stats["mean"])
-        stats = {"mean": [0.0] * channels, "std": [1 / 255] * channels}
     network = build_network(model, image_shape, classes)
-    return Classifier(network, stats["mean"], stats["std"], model.output)
+    mean, std = normalisation(model.normalize, stats["mean"], stats["std"])
+    return Classifier(network, mean, std, model.output)
+
+
+def normalisation(
+    normalize: str, mean: list[float], std: list[float]
+) -> tuple[list[float], list[float]]:
+    """What is subtracted from pixels of 0..1, and what they are divided by, channel by channel.
+
+    Args:
+        normalize: standard, or none for pixels of 0..255.
+        mean: of the pixels.
+        std: likewise.
+    """
+    return (mean, std) if normalize == "standard" else ([0.0] * len(mean), [1 / 255] * len(std))
+
+
+def evaluation_batch(shape: Sequence[int]) -> int:
+    """How many images, of H x W [x C], go through a network at a time."""
+    return max(1, min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(shape[:2])))
 
 
 def save_classifier(classifier: Classifier, description: Description, folder: Path) -> None:
@@ -111,9 +139,14 @@ def load_classifier(folder: Path) -> tuple[Classifier, Description]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    description = Description(**read_json(folder / "model.json"))
+    try:
+        description = Description(**read_json(folder / "model.json"))
+    except TypeError as error:
+        raise UserError(
+            f"{folder}: model.json is none of this version's ({error}): run `dvc repro train`"
+        ) from None
     classifier = build_classifier(
-        Model.model_validate(description.model),
+        Model.model_validate(description.model | WHOLE),
         {"mean": description.mean, "std": description.std},
         description.image_shape,
         len(description.class_names),

@@ -14,6 +14,7 @@ from imageclf.commands.server import server
 from imageclf.commands.sharing import pull, push
 from imageclf.commands.show import show
 from imageclf.commands.summary import summary
+from imageclf.commands.suspects import suspects
 from imageclf.commands.sync import sync
 from imageclf.commands.trace import trace
 from imageclf.commands.use import use
@@ -42,6 +43,7 @@ class _Commands(click.Group):
         "imageclf show                 what the network will see of the images",
         "dvc repro                     train, evaluate, export, register",
         "imageclf summary              what came out, and where it is",
+        "imageclf suspects             labels that are probably wrong",
         "imageclf predict photo.jpg    the classes of your own images",
         "imageclf runs                 every training, and what it reached",
         "imageclf trace MODEL          what a model was made from",
@@ -53,7 +55,7 @@ def main() -> None:
     """Choose a recipe, train it with `dvc repro`, and use what came out."""
 
 
-OF_ONE = (use, show, summary, predict, runs, sync, promote, trace, rebuild)
+OF_ONE = (use, show, summary, suspects, predict, runs, sync, promote, trace, rebuild)
 OF_SEVERAL = (server, push, pull, runner)  # people or machines
 for command in (*OF_ONE, *OF_SEVERAL):
     main.add_command(command)

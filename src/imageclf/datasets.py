@@ -2,17 +2,20 @@
 
 It holds, per split, ``SPLIT.images.npy`` (uint8, N x H x W or N x H x W x C) and
 ``SPLIT.labels.npy`` (int64, N), and beside them ``classes.json``, ``stats.json``, ``digests.json``
-and ``manifest.parquet``.
+and ``manifest.parquet``. Where the pixels would be too many, ``SPLIT.images.npy`` holds no image
+and the folder ``SPLIT.shards`` all of them, as JPEG; otherwise that folder holds none.
 """
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imageclf.files import UserError, read_json, sha256_file
+from imageclf.shards import JpegImages
 
 SPLITS = ("train", "val", "test")
 
@@ -20,11 +23,29 @@ Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 
+class Images(Protocol):
+    """Images that need not be in memory: uint8, N x H x W or N x H x W x C.
+
+    A number, a slice or an array of numbers in brackets gives their pixels.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of all of them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]: ...
+
+
 @dataclass(frozen=True)
 class Split:
-    """Images (uint8, N x H x W or N x H x W x C) and their labels (int64, N)."""
+    """Images and their labels (int64, N).
 
-    images: Pixels
+    Or, for a head that trains alone, in the place of the images their features (float32, N x F).
+    """
+
+    images: Images
     labels: Labels
 
     def __len__(self) -> int:
@@ -32,21 +53,50 @@ class Split:
 
 
 def load_split(folder: Path, name: str) -> Split:
-    """Memory-map one split of a prepared folder.
+    """Open one split of a prepared folder: its arrays memory-mapped, its JPEG images as they are.
 
     Raises:
         UserError: the files are missing or do not belong together.
     """
     try:
-        images = np.load(folder / f"{name}.images.npy", mmap_mode="r")
+        packed = np.load(images_path(folder, name), mmap_mode="r")
         labels = np.load(folder / f"{name}.labels.npy")
+        in_shards = len(labels) and not len(packed)
+        images: Images = packed
+        if in_shards:
+            images = JpegImages(shards_folder(folder, name), packed.shape[1:])
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: the {name} split is unreadable ({error}): run `dvc repro`"
         ) from None
-    if images.dtype != np.uint8 or len(images) != len(labels):
+    if packed.dtype != np.uint8 or len(images) != len(labels):
         raise UserError(f"{folder}: {name} images and labels do not match: run `dvc repro`")
     return Split(images, labels)
+
+
+def load_features(folder: Path, name: str, split: Split) -> Split:
+    """Memory-map the features of a split, with its labels, from a folder of ``embedding``.
+
+    Raises:
+        UserError: they are missing, or not one row per image.
+    """
+    try:
+        features = np.load(folder / f"{name}.npy", mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: {name}.npy is unreadable ({error}): run `dvc repro`") from None
+    if len(features) != len(split):
+        raise UserError(f"{folder}: {name}.npy is not of these images: run `dvc repro`")
+    return Split(features, split.labels)
+
+
+def images_path(folder: Path, name: str) -> Path:
+    """The file of a split's packed images."""
+    return folder / f"{name}.images.npy"
+
+
+def shards_folder(folder: Path, name: str) -> Path:
+    """The folder of a split's images as JPEG (see ``shards``)."""
+    return folder / f"{name}.shards"
 
 
 def load_class_names(folder: Path) -> list[str]:
@@ -56,8 +106,12 @@ def load_class_names(folder: Path) -> list[str]:
 
 def split_digest(folder: Path, name: str) -> str:
     """One sha256 for the images and labels of a split."""
-    parts = [sha256_file(folder / f"{name}.{part}.npy") for part in ("images", "labels")]
-    return hashlib.sha256("".join(parts).encode()).hexdigest()
+    files = [
+        images_path(folder, name),
+        folder / f"{name}.labels.npy",
+        *sorted(shards_folder(folder, name).glob("*")),
+    ]
+    return hashlib.sha256("".join(map(sha256_file, files)).encode()).hexdigest()
 
 
 def pixel_counts(images: Pixels) -> NDArray[np.int64]:

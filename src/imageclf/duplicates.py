@@ -12,10 +12,11 @@ bits or 24 levels.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from cykooz_resizer import FilterType
 from numpy.typing import NDArray
-from PIL import Image
 
 from imageclf.datasets import Pixels
+from imageclf.images import resized
 
 THUMBNAIL = (8, 9)  # height, width
 MOST_BITS = 7  # by which the hashes of near-duplicates differ
@@ -28,7 +29,7 @@ Pairs = NDArray[np.int64]
 
 def thumbnail(pixels: Pixels) -> Pixels:
     """An image (uint8, H x W [x 3]) shrunk to 8 x 9 [x 3]."""
-    return np.asarray(Image.fromarray(pixels).resize(THUMBNAIL[::-1], Image.Resampling.BOX))
+    return resized(pixels, *THUMBNAIL, FilterType.box)
 
 
 def same_images(digests: Sequence[str], thumbnails: Pixels | None) -> Groups:
@@ -48,15 +49,17 @@ def same_images(digests: Sequence[str], thumbnails: Pixels | None) -> Groups:
 
 def joined(groups: Groups, pairs: Pairs) -> Groups:
     """Groups (the number of the first member, N) after those of each pair (K x 2) became one."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    links = np.concatenate([np.stack([np.arange(len(groups)), groups], axis=1), pairs])
-    graph = coo_array((np.ones(len(links), bool), links.T), shape=(len(groups),) * 2)
-    _, component = connected_components(graph, directed=False)
-    _, first = np.unique(component, return_index=True)
-    found: Groups = first[component]
-    return found
+    found = groups
+    while True:
+        lower = found.copy()
+        for one, other in (pairs.T, pairs.T[::-1]):
+            np.minimum.at(lower, found[one], found[other])
+        # Each number leads to a lower one of its group, in the end to the first.
+        while not np.array_equal(lower, lower[lower]):
+            lower = lower[lower]
+        if np.array_equal(lower, found):
+            return found
+        found = lower
 
 
 def near_pairs(thumbnails: Pixels) -> Pairs:

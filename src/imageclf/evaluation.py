@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imageclf.classifier import EVALUATION_BATCH, Classifier
+from imageclf.classifier import Classifier, evaluation_batch
 from imageclf.datasets import Labels, Split
+from imageclf.feeding import in_turn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +45,8 @@ def predict(classifier: Classifier, split: Split) -> Predictions:
     classifier.eval()
     device = classifier.scale.device
     parts = [
-        classifier.probabilities(
-            torch.tensor(split.images[start : start + EVALUATION_BATCH]).to(device)
-        )
-        for start in range(0, len(split), EVALUATION_BATCH)
+        classifier.probabilities(images)
+        for images in in_turn(split, evaluation_batch(split.images.shape[1:]), device)
     ]
     return Predictions(torch.cat(parts).cpu().numpy(), split.labels)
 
@@ -56,14 +55,17 @@ def metrics(predictions: Predictions, train_labels: Labels, top_k: int) -> dict[
     """The figures of ``reports/metrics.json``.
 
     ``accuracy_low`` is the lower end of the 99 % Wilson score interval of the accuracy, and
-    ``majority_accuracy`` that of always guessing the commonest class of the train split.
+    ``majority_accuracy`` that of always guessing the commonest class of the train split. Of no more
+    than ``top_k`` classes every label is among the likeliest: that share is left out.
     """
     labels, count = predictions.labels, len(predictions.labels)
     correct = int((predictions.predicted == labels).sum())
-    top = np.argsort(-predictions.probabilities, axis=1, kind="stable")[:, :top_k]
+    ranked = np.argsort(-predictions.probabilities, axis=1, kind="stable")
+    among = (ranked[:, :top_k] == labels[:, None]).any(axis=1)
+    top = {} if top_k >= ranked.shape[1] else {f"top_{top_k}_accuracy": float(among.mean())}
     return {
         "accuracy": correct / count,
-        f"top_{top_k}_accuracy": float((top == labels[:, None]).any(axis=1).mean()),
+        **top,
         "loss": round(float(predictions.loss.mean()), 4),
         "accuracy_low": round(wilson_low(correct, count), 4),
         "majority_accuracy": float((labels == np.bincount(train_labels).argmax()).mean()),

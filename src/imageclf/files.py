@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, BinaryIO
 
 
@@ -53,6 +54,18 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         temporary.rename(target)
     finally:
         _remove_folder(temporary)
+
+
+def flush_beside(paths: Sequence[Path]) -> None:
+    """Begin to bring large files to the disk beside other work, so that less is left in the end."""
+
+    def flush() -> None:
+        # Without the folder the work has failed, and with it goes the hurry.
+        with suppress(FileNotFoundError):
+            for path in paths:
+                _flush(path)
+
+    Thread(target=flush, daemon=True).start()
 
 
 def write_text(target: Path, text: str) -> None:

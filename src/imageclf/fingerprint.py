@@ -23,8 +23,15 @@ def fingerprint(params: Params, pipeline: Path = Path("dvc.yaml"), stage: str = 
             {
                 "cmd": definition["cmd"],
                 "params": {name: values[name] for name in definition["params"]},
-                "deps": {path: sha256_file(Path(path)) for path in definition["deps"]},
+                "deps": {path: _digest(Path(path)) for path in definition["deps"]},
             }
         )
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing: run `dvc repro`") from None
+
+
+def _digest(path: Path) -> str:
+    """Of a file, or of the names and contents of a folder of files."""
+    if not path.is_dir():
+        return sha256_file(path)
+    return digest_of({file.name: sha256_file(file) for file in path.iterdir()})

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imageclf.blocks import Block, Blocks, are_too_many
 from imageclf.datasets import Pixels
 from imageclf.files import UserError
-from imageclf.images import FILTER
-from imageclf.packing import Packed
+from imageclf.images import resized
+from imageclf.params import Transform
+from imageclf.shards import to_jpeg
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,15 +37,14 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
 PARTS = {"train": "", "t10k": "test"}
 
 
-def pack_idx(raw: Path, name: str, work: Path, image_size: int, channels: int) -> Packed:
-    """Bring the images of a raw folder to size, as ``packing.pack_images`` does with files.
+def block_of_idx(raw: Path, name: str, work: Path, transform: Transform) -> Blocks:
+    """Bring the images of a raw folder to size, as ``blocks.make_blocks`` does with files.
 
     Args:
         raw: holds the IDX files, with or without the prefixes ``train-`` and ``t10k-``.
         name: the data set, a key of CLASS_NAMES.
         work: an existing folder for the block of images.
-        image_size: their side in pixels.
-        channels: 3 repeats the greys as RGB.
+        transform: the section of the parameters; 3 channels repeat the greys as RGB.
 
     Raises:
         UserError: raw files are missing or broken.
@@ -52,17 +53,21 @@ def pack_idx(raw: Path, name: str, work: Path, image_size: int, channels: int) -
 
     whole = (raw / "images-idx3-ubyte").exists()
     parts = [_read_part(raw, part, split) for part, split in ({"": ""} if whole else PARTS).items()]
-    images = _resized(np.concatenate([images for images, _ in parts]), image_size)
-    if channels == 3:
+    side = transform.image_size
+    images = _resized(np.concatenate([images for images, _ in parts]), side)
+    if transform.channels == 3:
         images = np.repeat(images[..., None], 3, axis=3)
     table = pd.concat([table for _, table in parts], ignore_index=True)
     digests = [hashlib.sha256(image).hexdigest() for image in images]
     table["class"] = np.array(CLASS_NAMES[name])[table["label"]]
     table = table.drop(columns="label").assign(
-        height=image_size, width=image_size, sha256=digests, pixels_sha256=digests
+        height=side, width=side, sha256=digests, pixels_sha256=digests
     )
-    images.tofile(work / "block")
-    return Packed(table.assign(verdict="ok", note=""), images.shape[1:], [work / "block"])
+    table = table.assign(verdict="ok", note="")
+    as_jpeg = are_too_many(len(images), images.shape[1:], transform)
+    with (work / "block").open("wb") as file:
+        sizes = [file.write(to_jpeg(image) if as_jpeg else image.data) for image in images]
+    return Blocks(table, images.shape[1:], as_jpeg, [Block(work / "block", sizes)])
 
 
 def read_idx(path: Path) -> Pixels:
@@ -106,8 +111,4 @@ def _read_part(raw: Path, part: str, split: str) -> tuple[Pixels, "pd.DataFrame"
 def _resized(images: Pixels, size: int) -> Pixels:
     if images.shape[1:3] == (size, size):
         return images
-    from PIL import Image
-
-    return np.stack(
-        [np.asarray(Image.fromarray(image).resize((size, size), FILTER)) for image in images]
-    )
+    return np.stack([resized(image, size, size) for image in images])

@@ -5,13 +5,10 @@ the same bytes from the same images whether they came as a folder, a zip or a ta
 ``source.json``, which tells what is in it and what was left out.
 """
 
-import hashlib
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -25,7 +22,6 @@ from rich.progress import (
 )
 
 from imageclf.archives import File, Listing, opened, write_tar
-from imageclf.download import UnavailableError, download
 from imageclf.files import UserError, atomic_folder, sha256_file, write_json
 from imageclf.layout import (
     IMAGE_SUFFIXES,
@@ -35,7 +31,7 @@ from imageclf.layout import (
     is_image,
     wrapper,
 )
-from imageclf.sources import DOWNLOADS
+from imageclf.sources import DOWNLOADS, fetch_address, in_project
 
 IMAGES = "images.tar"
 WORK = DOWNLOADS / "image_folder"
@@ -68,10 +64,19 @@ def fetch_images(source: str, target: Path, console: Console) -> Collected:
     Raises:
         UserError: the source cannot be had, is unsafe or damaged, or its folders make no classes.
     """
+    if not source:
+        raise UserError(
+            "data.source in params.yaml is empty: name a folder of pictures, a folder per class in "
+            "it, or a zip or tar file or the URL of one"
+        )
     try:
         WORK.mkdir(parents=True, exist_ok=True)
         # What a lost connection leaves stays there for the next try, all else goes.
-        path = _downloaded(source, console) if "://" in source else _in_project(source)
+        path = (
+            fetch_address("data.source", source, WORK, console)
+            if "://" in source
+            else in_project(source)
+        )
         try:
             with opened(path, WORK) as listing:
                 collected = _collect(listing, path)
@@ -86,26 +91,6 @@ def fetch_images(source: str, target: Path, console: Console) -> Collected:
             f"{error.strerror or error}"
         ) from error
     return collected
-
-
-def _downloaded(source: str, console: Console) -> Path:
-    url = urlsplit(source)
-    if url.scheme not in {"http", "https"}:
-        raise UserError(f"data.source: {source} is neither a path nor an address of http or https")
-    target = WORK / hashlib.sha256(source.encode()).hexdigest()[:16]
-    if not target.exists():
-        try:
-            download(source, target, console, largest=shutil.disk_usage(WORK).free)
-        except UnavailableError as error:
-            # A password in a URL is not for the log.
-            shown = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
-            raise UserError(f"data.source: {shown}: {error}") from error
-    return target
-
-
-def _in_project(source: str) -> Path:
-    """The folder or archive, also from the temporary folders of DVC's experiments."""
-    return Path(os.environ.get("DVC_ROOT", "."), Path(source).expanduser())
 
 
 def _collect(listing: Listing, source: Path) -> Collected:

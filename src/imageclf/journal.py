@@ -5,6 +5,7 @@ DVC ignore it. ``.imageclf/trained/FINGERPRINT/`` holds
 
     origin.json     the ``Record``: what describes the run, and how its model was registered
     points.jsonl    what the training said, one ``Metrics`` or ``End`` a line
+    first_batch.npz what the network saw first, until its model is registered
     changes.patch   what its source differed from the commit, where it did
     dvc.yaml, params.yaml, dvc.lock   the state that was registered last
     lock            held by the process that trains, and by none once that is dead
@@ -90,7 +91,7 @@ class End:
 class FirstBatch:
     """A .npz file that holds what ``plots.pairs`` takes: what the network sees first.
 
-    It goes to MLflow while a long training has only begun; the journal need not keep it.
+    It goes to MLflow while a long training has only begun.
     """
 
     file: str
@@ -121,6 +122,7 @@ class Journal:
         self.fingerprint = fingerprint
         self.folder = (root or project_root()) / JOURNAL / fingerprint
         self.patch = self.folder / PATCH
+        self.first_batch = self.folder / "first_batch.npz"
         self._origin, self._points = self.folder / ORIGIN, self.folder / POINTS
 
     def __str__(self) -> str:
@@ -228,6 +230,7 @@ class Journal:
             write_text(self.folder / name, text)
         registered = Record(description, first, restored)
         self._write(registered)
+        self.first_batch.unlink(missing_ok=True)  # from now on reports/evaluation has the picture
         return registered
 
     def _write(self, record: Record) -> None:

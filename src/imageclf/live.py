@@ -42,11 +42,14 @@ if TYPE_CHECKING:
 
 WAIT_S = 15.0
 STDOUT = 1  # unbuffered, so that a broken pipe is noticed here and not at the exit
-FIRST_BATCH = Path(".imageclf/first_batch.npz")
 
 
 def describe_run(
-    params: Params, fingerprint: str, data: Mapping[str, str], experiment: str | None = None
+    params: Params,
+    fingerprint: str,
+    data: Mapping[str, str],
+    experiment: str | None = None,
+    weights: Mapping[str, str] | None = None,
 ) -> RunDescription:
     """Describe the run of a model, without its origin.
 
@@ -55,9 +58,11 @@ def describe_run(
         fingerprint: of the model.
         data: the sha256 of splits by name.
         experiment: the name of the DVC experiment, where it is not the one that goes on now.
+        weights: where those came from that the training began with, if they were not drawn.
     """
     name = f"{params.data.name} {params.model.name} {fingerprint[:8]}"
     tags = {"fingerprint": fingerprint} | {f"data.{split}": data[split] for split in data}
+    tags |= {f"weights.{name}": value for name, value in (weights or {}).items()}
     if experiment := experiment or os.environ.get(EXPERIMENT):
         name = f"{experiment} {name}"
         tags[EXPERIMENT] = experiment
@@ -127,15 +132,18 @@ class LiveRun:
         os.set_blocking(self._pipe.fileno(), False)
         return self
 
-    def begin(self, description: RunDescription, device: "torch.device", epochs: int) -> None:
+    def begin(
+        self, description: RunDescription, device: "torch.device", epochs: int, processes: int = 1
+    ) -> None:
         """Start the run, or go on with it.
 
         Args:
             description: of the run.
             device: on which is trained.
             epochs: that an earlier process finished, if the training goes on from its checkpoint.
+            processes: that train together.
         """
-        description = replace(description, origin=machine_tags(device))
+        description = replace(description, origin=machine_tags(device, processes))
         self._journal = Journal(description.fingerprint)
         self._held.enter_context(self._journal.training(description, epochs))
         self._send(description)
@@ -144,9 +152,9 @@ class LiveRun:
         """Report what the network sees first, in what ``plots.pairs`` takes. Never waits."""
         import numpy as np
 
-        FIRST_BATCH.parent.mkdir(exist_ok=True)
-        np.savez(FIRST_BATCH, allow_pickle=False, **preview)
-        self._send(FirstBatch(str(FIRST_BATCH)))
+        assert self._journal  # noqa: S101 - since ``begin``
+        np.savez(self._journal.first_batch, allow_pickle=False, **preview)
+        self._send(FirstBatch(str(self._journal.first_batch)))
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Report the figures of an epoch, counted from 1. Never waits."""

@@ -13,6 +13,8 @@ from imageclf.store import HASTY, TrackingError, opened_store, shown, tracking_u
 
 # At the root of a run's artifacts.
 KEPT = ("params.yaml", "dvc.lock", "changes.patch")
+# The folder of weights, in the project and among the artifacts.
+CLASSIFIER = "models/classifier"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,21 @@ def find_version(uri: str) -> tuple[Version, TrackedRun]:
         if "fingerprint" not in found.tags or not found.run_id:
             raise UserError(f"{uri} was not registered by this project: it has no fingerprint")
         return _version(found), _tracked(store, store.client.get_run(found.run_id))
+
+
+def download_classifier(uri: str, folder: Path) -> Path:
+    """The folder with the weights of a registered model, from its run, downloaded into ``folder``.
+
+    Raises:
+        UserError: there is no such version, its run holds none, or MLflow cannot be asked.
+    """
+    run = find_version(uri)[1]
+    with _store() as store:
+        client = store.client
+        if not client.list_artifacts(run.id, CLASSIFIER):
+            raise UserError(f"{uri}: its run holds no {CLASSIFIER}: register it again")
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(client.download_artifacts(run.id, CLASSIFIER, str(folder)))
 
 
 def find_runs(digits: str) -> list[TrackedRun]:

@@ -8,7 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,50 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
+# Networks of torchvision that also classify halfway, while they train.
+WITH_AUXILIARIES = ("googlenet", "inception_v3")
 OUTPUTS: dict[str, type[nn.Module]] = {"log_softmax": nn.LogSoftmax, "softmax": nn.Softmax}
 
 
-def build_network(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
+class Network(nn.Module):
+    """A network in two parts, of which the first may be taken over from another training.
+
+    Attributes:
+        backbone: from images (float32, N x C x H x W) to features (float32, N x F).
+        head: from features to the output.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Sequential) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self._frozen = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The output (float32, N x classes) of images (float32, N x C x H x W)."""
+        result: Tensor = self.head(self.backbone(images))
+        return result
+
+    def freeze(self, frozen: bool) -> None:
+        """Keep the backbone as it is, or let it learn.
+
+        A frozen one also is in eval mode while the head trains: its batch norm goes on with the
+        means that it has, and its dropout is off.
+        """
+        self._frozen = frozen
+        self.backbone.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but a frozen backbone stays in eval mode."""
+        super().train(mode)
+        self.backbone.train(mode and not self._frozen)
+        return self
+
+
+def build_network(model: Model, image_shape: Sequence[int], classes: int) -> Network:
     """The network that ``model`` describes, with fresh weights from torch's generator.
+
+    Its head is its last linear layer; ``model.head`` puts hidden ones before a new one.
 
     Args:
         model: the section of the parameters.
@@ -40,11 +79,37 @@ def build_network(model: Model, image_shape: Sequence[int], classes: int) -> nn.
         classes: the number of outputs.
     """
     build = ARCHITECTURES.get(model.name, torchvision_network)
-    network = build(model, (*image_shape, 1)[:3], classes)
+    backbone, last = cut_off_head(build(model, (*image_shape, 1)[:3], classes))
+    head: list[nn.Module] = [last]
+    if model.head:
+        head = linear_layers([last.in_features, *model.head, classes], model)
+    if model.output != "logits":
+        head.append(OUTPUTS[model.output](dim=1))
+    network = Network(backbone, nn.Sequential(*head))
     initialize(network, model)
-    if model.output == "logits":
-        return network
-    return nn.Sequential(network, OUTPUTS[model.output](dim=1))
+    return network
+
+
+def cut_off_head(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
+    """A network without its last linear layer, and that layer; the network is changed in place."""
+    name, last = head_of(network)
+    network.set_submodule(name, nn.Identity())
+    return network, last
+
+
+def head_of(network: nn.Module) -> tuple[str, nn.Linear]:
+    """The last linear layer of a network, with its name."""
+    return _layers(network, nn.Linear)[-1]
+
+
+def linear_layers(widths: Sequence[int], model: Model) -> list[nn.Module]:
+    """A linear layer per pair of neighbouring widths; activation and dropout between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths[:-1]):
+        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[model.activation]()]
+        if model.dropout:
+            layers.append(nn.Dropout(model.dropout))
+    return [*layers, nn.Linear(widths[-2], widths[-1])]
 
 
 class MLP(nn.Module):
@@ -62,11 +127,12 @@ class MLP(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (float32, N x classes) of images (float32, N x C x H x W)."""
         hidden = images.flatten(start_dim=1)
-        for layer in self.layers[:-1]:
+        *inner, last = self.layers
+        for layer in inner:
             hidden = self.activation(layer(hidden))
             if self.dropout:
                 hidden = functional.dropout(hidden, self.dropout, self.training)
-        logits: Tensor = self.layers[-1](hidden)
+        logits: Tensor = last(hidden)
         return logits
 
 
@@ -81,13 +147,13 @@ def mlp(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
 
 def mlp_sequential(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
     """The same network as ``mlp``, by nn.Sequential, as in the course's Part 3."""
-    widths = [math.prod(image_shape), *model.hidden]
-    layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[model.activation]()]
-        if model.dropout:
-            layers.append(nn.Dropout(model.dropout))
-    return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+    widths = [math.prod(image_shape), *model.hidden, classes]
+    return nn.Sequential(nn.Flatten(), *linear_layers(widths, model))
+
+
+def stage_widths(model: Model) -> list[int]:
+    """The channels of each stage of a convolutional network: twice those of the one before."""
+    return [model.width * 2**stage for stage in range(model.stages)]
 
 
 class GlobalMaxPool(nn.Module):
@@ -99,15 +165,15 @@ class GlobalMaxPool(nn.Module):
 
 
 def cnn(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
-    """Three stages of 3x3 convolutions with batch norm, halving the side between them.
+    """Stages of 3x3 convolutions with batch norm, halving the side between them.
 
-    ``width``, 2 and 4 times as many channels; ``depth`` convolutions a stage; then the mean over
-    what is left of the image and one linear layer, whatever the side from 28 to 64 pixels. Width
-    32 and depth 2 on grey images: 288,170 parameters for ten classes.
+    ``depth`` convolutions a stage; then the largest value of each channel and one linear layer,
+    whatever the side of the images. Width 32, depth 2 and three stages on grey images: 288,170
+    parameters for ten classes.
     """
     layers: list[nn.Module] = []
     inputs = image_shape[2]
-    for outputs in (model.width, 2 * model.width, 4 * model.width):
+    for outputs in stage_widths(model):
         for _ in range(model.depth):
             layers += [
                 nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
@@ -142,17 +208,17 @@ class ResidualBlock(nn.Module):
 
 
 def resnet(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
-    """A residual network of the CIFAR kind: 6 * depth + 2 layers in three stages.
+    """A residual network of the CIFAR kind: 2 * depth layers a stage, and 2 more.
 
-    ``width``, 2 and 4 times as many channels at full, half and quarter side; width 16 is the
-    ResNet of https://arxiv.org/abs/1512.03385 section 4.2, wider ones are Wide ResNets
+    The first stage has the full side of the images, each next one half of it. Three stages of width
+    16 are the ResNet of https://arxiv.org/abs/1512.03385 section 4.2, wider ones are Wide ResNets
     (https://arxiv.org/abs/1605.07146), with their dropout before the last layer only. Width 16 and
     depth 3 on grey images: 271,994 parameters for ten classes.
     """
     activation = ACTIVATIONS[model.activation]
     inputs = model.width
     layers: list[nn.Module] = [nn.Conv2d(image_shape[2], inputs, 3, padding=1, bias=False)]
-    for stage, outputs in enumerate((model.width, 2 * model.width, 4 * model.width)):
+    for stage, outputs in enumerate(stage_widths(model)):
         for block in range(model.depth):
             stride = 2 if stage > 0 and block == 0 else 1
             layers.append(ResidualBlock(inputs, outputs, stride, activation()))
@@ -172,18 +238,18 @@ def torchvision_network(model: Model, image_shape: Sequence[int], classes: int) 
     """Any classification model of torchvision by its own name, with fresh weights.
 
     Its last linear layer is replaced for the number of classes and, where images are not RGB, its
-    first convolution for the number of channels.
+    first convolution for the number of channels. Auxiliary classifiers are left away.
     """
     from torchvision.models import get_model
 
-    network: nn.Module = get_model(model.name, weights=None)
-    linear = _layers(network, nn.Linear)
-    if not linear:
+    settings = {"aux_logits": False, "init_weights": True} if model.name in WITH_AUXILIARIES else {}
+    network: nn.Module = get_model(model.name, weights=None, **settings)
+    if not _layers(network, nn.Linear):
         raise UserError(f"model.name: {model.name} has no linear layer that could be replaced")
-    name, head = linear[-1]
+    name, head = head_of(network)
     network.set_submodule(name, nn.Linear(head.in_features, classes))
     if image_shape[2] != 3:
-        name, first = _layers(network, nn.Conv2d)[0]
+        name, first = first_convolution(network)
         network.set_submodule(name, _for_channels(first, image_shape[2]))
     return _checked(network, model.name, image_shape, classes)
 
@@ -208,6 +274,11 @@ def _checked(network: nn.Module, name: str, image_shape: Sequence[int], classes:
             "choose another network or transform.image_size"
         )
     return network.train()
+
+
+def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    """The convolution of a network that takes the images, with its name."""
+    return _layers(network, nn.Conv2d)[0]
 
 
 def _layers(network: nn.Module, kind: type[Layer]) -> list[tuple[str, Layer]]:

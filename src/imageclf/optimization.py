@@ -38,26 +38,26 @@ class Step:
     decay: float
 
 
+@dataclass(frozen=True)
+class Group:
+    """Weights that learn alike: with one decay, and one factor on the learning rate."""
+
+    weights: list[Tensor]
+    decay: float
+    factor: float
+
+
 class Optimizer:
     """Takes steps of one rule on all that a network may learn.
 
     Torch's kernels are called directly. Its classes in torch.optim take the same steps, bit for bit
     where the kernel is fused; but in a small network they take as long around the kernel as within
     it, and they import torch's compiler (over a second).
-
-    Weight decay acts on weights of two and more dimensions; biases and the scales and shifts of
-    normalisation layers are left alone, as pulling those towards 0 takes capacity away.
     """
 
-    def __init__(
-        self, rule: Callable[[Step], None], moments: int, network: nn.Module, decay: float
-    ) -> None:
-        learned: list[Tensor] = [w for w in network.parameters() if w.requires_grad]
-        self._rule = rule
-        self._groups = (
-            ([weight for weight in learned if weight.ndim > 1], decay),
-            ([weight for weight in learned if weight.ndim <= 1], 0.0),
-        )
+    def __init__(self, rule: Callable[[Step], None], moments: int, groups: list[Group]) -> None:
+        learned = [weight for group in groups for weight in group.weights]
+        self._rule, self._groups = rule, groups
         self._moments = {w: [torch.zeros_like(w) for _ in range(moments)] for w in learned}
         self._count = torch.zeros((), device=learned[0].device)
 
@@ -65,8 +65,8 @@ class Optimizer:
     def step(self, rate: float) -> None:
         """Use up the gradients; a weight without one stays as it is."""
         self._count += 1
-        for group, decay in self._groups:
-            gradients = {weight: weight.grad for weight in group if weight.grad is not None}
+        for group in self._groups:
+            gradients = {weight: weight.grad for weight in group.weights if weight.grad is not None}
             if not gradients:
                 continue
             moments = zip(*(self._moments[weight] for weight in gradients), strict=True)
@@ -76,8 +76,8 @@ class Optimizer:
                     gradients=list(gradients.values()),
                     moments=[list(of_all) for of_all in moments],
                     count=self._count,
-                    rate=rate,
-                    decay=decay,
+                    rate=rate * group.factor,
+                    decay=group.decay,
                 )
             )
             for weight in gradients:
@@ -95,16 +95,41 @@ class Optimizer:
                 moment.copy_(value)
 
 
-def build_optimizer(train: Train, network: nn.Module) -> Optimizer:
-    """The optimizer by name: sgd, adam, adamw or rmsprop."""
+def build_optimizer(
+    train: Train, network: nn.Module, backbone: nn.Module | None = None
+) -> Optimizer:
+    """The optimizer by name: sgd, adam, adamw or rmsprop.
+
+    Args:
+        train: names it and its settings.
+        network: whose weights learn, but those that want no gradient.
+        backbone: a part of it that is pretrained, and learns at ``train.backbone_rate``.
+    """
+    groups = _groups(train, network, backbone)
     if train.optimizer == "sgd":
         rule = partial(_sgd, momentum=train.momentum, nesterov=train.nesterov)
-        return Optimizer(rule, bool(train.momentum), network, train.weight_decay)
+        return Optimizer(rule, bool(train.momentum), groups)
     if train.optimizer == "rmsprop":
         rule = partial(_rmsprop, momentum=train.momentum)
-        return Optimizer(rule, 1 + bool(train.momentum), network, train.weight_decay)
+        return Optimizer(rule, 1 + bool(train.momentum), groups)
     kernel = torch._fused_adamw_ if train.optimizer == "adamw" else torch._fused_adam_
-    return Optimizer(partial(_adam, kernel), 2, network, train.weight_decay)
+    return Optimizer(partial(_adam, kernel), 2, groups)
+
+
+def _groups(train: Train, network: nn.Module, backbone: nn.Module | None) -> list[Group]:
+    """Weight decay acts on weights of two and more dimensions.
+
+    Biases and the scales and shifts of normalisation layers are left alone, as pulling those
+    towards 0 takes capacity away.
+    """
+    slow = set(backbone.parameters()) if backbone else set()
+    learned: list[Tensor] = [weight for weight in network.parameters() if weight.requires_grad]
+    groups = [
+        Group([w for w in learned if (w.ndim > 1) == wide and (w in slow) == slower], decay, factor)
+        for slower, factor in ((False, 1.0), (True, train.backbone_rate))
+        for wide, decay in ((True, train.weight_decay), (False, 0.0))
+    ]
+    return [group for group in groups if group.weights]
 
 
 def _sgd(step: Step, momentum: float, nesterov: bool) -> None:

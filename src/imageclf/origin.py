@@ -22,9 +22,9 @@ PLACE = ("--", ".", ":(exclude)dvc.lock")
 MOST_UNTRACKED = 10_000_000
 
 
-def machine_tags(device: "torch.device") -> dict[str, str]:
-    """Device, hardware and versions of the libraries that compute."""
-    tags = {"device": str(device), "hardware": _hardware(device)}
+def machine_tags(device: "torch.device", processes: int = 1) -> dict[str, str]:
+    """Device, hardware, number of processes, and versions of the libraries that compute."""
+    tags = {"device": str(device), "hardware": _hardware(device), "processes": str(processes)}
     tags |= {f"version.{name}": version(name) for name in LIBRARIES}
     return tags | {"version.python": platform.python_version()}
 

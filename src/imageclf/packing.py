@@ -1,249 +1,121 @@
-"""From image files to blocks of equal arrays, and from those to one packed file per split.
+"""From blocks to splits: packed pixels in one file, or shards of JPEG, for each of them."""
 
-Which split an image belongs to can depend on what it shows, because duplicates stay on one side.
-So images are decoded once, into blocks in the order of their names, and the blocks are then dealt
-out to the splits. Memory holds one block per worker, however many images there are.
-"""
-
-import hashlib
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.format import open_memmap
+from numpy.lib.format import open_memmap, read_array_header_1_0, read_magic
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
-from imageclf.archives import Stored, read_tar
-from imageclf.datasets import SPLITS, Pixels, pixel_counts
-from imageclf.duplicates import THUMBNAIL, thumbnail
-from imageclf.files import UserError
-from imageclf.images import Fit, ImageError, has_colour, read
-from imageclf.params import Transform
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-MOST_IMAGES = 256  # in a block
-BLOCK = 1 << 25  # bytes that a block does not exceed
-MOST_BYTES = 1 << 28  # of a file: no image that fits the limit on pixels is larger
-Map = Callable[..., Iterable[Any]]
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Images of one shape that wait for their splits.
-
-    Attributes:
-        table: a row per file, in the order of the source: name, split (empty where it is to be
-            drawn), class, height, width, sha256, pixels_sha256, verdict (ok, converted,
-            unreadable) and a note on it. What is unreadable has no image.
-        image_shape: (H, W) or (H, W, 3).
-        blocks: files that hold the images as they follow each other in the table.
-        thumbnails: of the images (see ``duplicates``), where they are photographs.
-    """
-
-    table: "pd.DataFrame"
-    image_shape: tuple[int, ...]
-    blocks: list[Path]
-    thumbnails: Pixels | None = None
-
-
-class _Row(NamedTuple):
-    name: str
-    height: int
-    width: int
-    sha256: str
-    pixels_sha256: str
-    verdict: str
-    note: str
-
-
-class _Part(NamedTuple):
-    """Some files of a tar."""
-
-    tar: Path
-    files: list[Stored]
-
-    def contents(self) -> Iterator[tuple[str, bytes | ImageError]]:
-        """Their names and bytes; instead of an enormous file, what is wrong with it."""
-        with self.tar.open("rb") as tar:
-            for file in self.files:
-                if file.size > MOST_BYTES:
-                    yield file.name, ImageError(None, f"larger than {decimal(MOST_BYTES)}")
-                else:
-                    yield file.name, os.pread(tar.fileno(), file.size, file.offset)
-
-
-class _Job(NamedTuple):
-    """A block to be made of a part's images."""
-
-    part: _Part
-    image_shape: tuple[int, ...]
-    fit: Fit
-    block: Path
+from imageclf.blocks import Block, Blocks, Map
+from imageclf.datasets import SPLITS, images_path, pixel_counts, shards_folder
+from imageclf.shards import from_jpeg, write_shards
 
 
 class _Deal(NamedTuple):
-    """A block to be dealt out: the split of each of its images, and the first free row of each."""
+    """A block of pixels to be dealt out.
+
+    ``splits`` is that of each image, ``rows`` the first free row of each split.
+    """
 
     block: Path
     splits: NDArray[np.object_]
     rows: dict[str, int]
+    image_shape: tuple[int, ...]
     folder: Path
 
 
-def pack_images(
-    tar: Path, transform: Transform, work: Path, mapped: Map, console: Console
-) -> Packed:
-    """Decode every image of a tar; what cannot be read is told in the table.
+class _Shards(NamedTuple):
+    """A split to be written as shards: which images of each block belong to it."""
+
+    blocks: list[tuple[Block, NDArray[np.bool_]]]
+    folder: Path
+
+
+class _Count(NamedTuple):
+    """Images of a block of JPEG whose pixels are to be counted."""
+
+    block: Block
+    chosen: NDArray[np.bool_]
+    image_shape: tuple[int, ...]
+
+
+def deal_out(images: Blocks, splits: NDArray[np.object_], folder: Path, mapped: Map) -> Any:
+    """Write the images of every split: packed, or in shards beside an array of none.
 
     Args:
-        tar: uncompressed, see ``archives``.
-        transform: the section of the parameters.
-        work: an existing folder for the blocks.
-        mapped: ``map``, or that of a pool of processes.
-        console: where the progress goes, on a terminal.
-
-    Raises:
-        UserError: the packed images would not fit on the disk.
-    """
-    import pandas as pd
-
-    files = read_tar(tar)
-    side, channels = transform.image_size, transform.channels
-    if channels == "auto":
-        channels = 3 if any(mapped(_has_colour, _parts(tar, files, MOST_IMAGES))) else 1
-    image_shape = (side, side, 3) if channels == 3 else (side, side)
-    _check_space(len(files) * prod(image_shape), work)
-    parts = _parts(tar, files, max(1, min(MOST_IMAGES, BLOCK // prod(image_shape))))
-    jobs = [
-        _Job(part, image_shape, transform.fit, work / f"{number:06}")
-        for number, part in enumerate(parts)
-    ]
-    rows: list[_Row] = []
-    thumbnails = []
-    with _progress_bar(console, len(files)) as advance:
-        for some_rows, some_thumbnails in mapped(_pack, jobs):
-            rows += some_rows
-            thumbnails.append(some_thumbnails)
-            advance(len(some_rows))
-    table = pd.DataFrame(rows, columns=list(_Row._fields))
-    return Packed(table, image_shape, [job.block for job in jobs], np.concatenate(thumbnails))
-
-
-def deal_out(packed: Packed, splits: NDArray[np.object_], folder: Path, mapped: Map) -> Any:
-    """Write ``SPLIT.images.npy`` for every split and remove the blocks.
-
-    Args:
-        packed: the images.
+        images: in blocks.
         splits: the split of each of them.
         folder: exists.
-        mapped: as in ``pack_images``.
+        mapped: as in ``make_blocks``.
 
     Returns:
         How often each value stands in each channel of the train split, as ``pixel_counts``.
     """
+    parts = list(_parts(images, splits))
     for split in SPLITS:
-        shape = (int((splits == split).sum()), *packed.image_shape)
-        open_memmap(folder / f"{split}.images.npy", "w+", np.uint8, shape)
-    return sum(mapped(_deal, _deals(packed, splits, folder)))
+        count = 0 if images.as_jpeg else int((splits == split).sum())
+        shape = (count, *images.image_shape)
+        open_memmap(images_path(folder, split), "w+", np.uint8, shape)
+        shards_folder(folder, split).mkdir()
+    if images.as_jpeg:
+        for _ in mapped(_write, _shards(parts, folder)):
+            pass
+        jobs = [_Count(block, part == "train", images.image_shape) for block, part in parts]
+        return sum(mapped(_count, jobs))
+    for split in SPLITS:
+        write_shards([], shards_folder(folder, split))
+    return sum(mapped(_deal, _deals(parts, images.image_shape, folder)))
 
 
-def _deals(packed: Packed, splits: NDArray[np.object_], folder: Path) -> Iterator[_Deal]:
-    rows, start = dict.fromkeys(SPLITS, 0), 0
-    for block in packed.blocks:
-        count = block.stat().st_size // prod(packed.image_shape)
-        part = splits[start : start + count]
-        yield _Deal(block, part, dict(rows), folder)
-        start += count
+def _parts(
+    images: Blocks, splits: NDArray[np.object_]
+) -> Iterator[tuple[Block, NDArray[np.object_]]]:
+    """Every block with the splits of its images."""
+    start = 0
+    for block in images.blocks:
+        yield block, splits[start : start + len(block.sizes)]
+        start += len(block.sizes)
+
+
+def _deals(
+    parts: list[tuple[Block, NDArray[np.object_]]], image_shape: tuple[int, ...], folder: Path
+) -> Iterator[_Deal]:
+    rows = dict.fromkeys(SPLITS, 0)
+    for block, part in parts:
+        yield _Deal(block.path, part, dict(rows), image_shape, folder)
         rows = {split: row + int((part == split).sum()) for split, row in rows.items()}
 
 
 def _deal(deal: _Deal) -> NDArray[np.int64]:
-    for split in SPLITS:
-        packed = open_memmap(deal.folder / f"{split}.images.npy", "r+")
-        images = np.fromfile(deal.block, np.uint8).reshape(-1, *packed.shape[1:])
+    images = np.memmap(deal.block, np.uint8, "r").reshape(-1, *deal.image_shape)
+    counts = pixel_counts(images[:0])
+    for split, row in deal.rows.items():
         chosen = images[deal.splits == split]
-        packed[deal.rows[split] :][: len(chosen)] = chosen
-    deal.block.unlink()
-    return pixel_counts(images[deal.splits == "train"])
+        with images_path(deal.folder, split).open("r+b") as file:
+            read_magic(file)
+            read_array_header_1_0(file)
+            file.seek(row * prod(deal.image_shape), os.SEEK_CUR)
+            file.write(chosen.data)
+        if split == "train":
+            counts = pixel_counts(chosen)
+    return counts
 
 
-def _parts(tar: Path, files: list[Stored], count: int) -> list[_Part]:
-    return [_Part(tar, files[start : start + count]) for start in range(0, len(files), count)]
+def _shards(parts: list[tuple[Block, NDArray[np.object_]]], folder: Path) -> Iterator[_Shards]:
+    for split in SPLITS:
+        chosen = [(block, part == split) for block, part in parts]
+        yield _Shards(chosen, shards_folder(folder, split))
 
 
-def _has_colour(part: _Part) -> bool:
-    return any(isinstance(content, bytes) and has_colour(content) for _, content in part.contents())
+def _write(shards: _Shards) -> None:
+    contents = (jpeg for block, chosen in shards.blocks for jpeg in block.contents(chosen))
+    write_shards(contents, shards.folder)
 
 
-def _pack(job: _Job) -> tuple[list[_Row], Pixels]:
-    """Write the block; tell of every file, and give a thumbnail of every image."""
-    images = np.empty((len(job.part.files), *job.image_shape), np.uint8)
-    rows: list[_Row] = []
-    thumbnails: list[Pixels] = []
-    for name, content in job.part.contents():
-        row, pixels = _decoded(name, content, job)
-        rows.append(row)
-        if pixels is not None:
-            images[len(thumbnails)] = pixels
-            thumbnails.append(thumbnail(pixels))
-    images[: len(thumbnails)].tofile(job.block)
-    return rows, np.array(thumbnails, np.uint8).reshape(-1, *THUMBNAIL, *job.image_shape[2:])
-
-
-def _decoded(name: str, content: bytes | ImageError, job: _Job) -> tuple[_Row, Pixels | None]:
-    digest = ""
-    try:
-        if isinstance(content, ImageError):
-            raise content
-        digest = hashlib.sha256(content).hexdigest()
-        decoded = read(content, job.image_shape, job.fit)
-    except ImageError as error:
-        return _Row(name, 0, 0, digest, "", "unreadable", error.reason), None
-    pixels = decoded.pixels
-    seen = hashlib.sha256(pixels.data).hexdigest()
-    verdict = "converted" if decoded.changes else "ok"
-    note = ", ".join(decoded.changes)
-    return _Row(name, decoded.height, decoded.width, digest, seen, verdict, note), pixels
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Images a second."""
-        return Text(f"{task.speed or 0:,.0f} images/s")
-
-
-@contextmanager
-def _progress_bar(console: Console, images: int) -> Iterator[Callable[[int], None]]:
-    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("", total=images)
-        yield lambda count: bar.advance(task, count)
-
-
-def _check_space(needed: int, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"the packed images need {decimal(needed)}, but {folder.parent} has {decimal(free)} "
-            "free: make room or lower transform.image_size"
-        )
+def _count(job: _Count) -> NDArray[np.int64]:
+    images = [from_jpeg(content, job.image_shape) for content in job.block.contents(job.chosen)]
+    return pixel_counts(np.array(images, np.uint8).reshape(-1, *job.image_shape))

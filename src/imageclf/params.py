@@ -21,11 +21,12 @@ Positive = Annotated[int, Field(gt=0)]
 IMAGE_SIZES = {
     "mlp": range(1, 513),
     "mlp_sequential": range(1, 513),
-    "cnn": range(28, 65),
-    "resnet": range(28, 65),
+    "cnn": range(28, 129),
+    "resnet": range(28, 129),
 }
 TORCHVISION_SIZES = range(32, 513)
-CLASSES = 10  # of each data set that `data.name` can be, but for image_folder
+REGISTERED = r"models:/[^/@:]+(/\d+|@[^/@:]+)"
+WITH_CHECKSUM = r"https?://\S+#sha256=[0-9a-f]{64}"
 OUTPUT_OF_LOSS = {"nll": "log_softmax", "cross_entropy": "logits", "mse": "softmax"}
 
 
@@ -53,14 +54,6 @@ class Data(Section):
             raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return pattern
 
-    @model_validator(mode="after")
-    def an_image_folder_has_a_source(self) -> Self:
-        if self.name == "image_folder" and not self.source:
-            raise ValueError(
-                "name: image_folder needs source: a folder, a zip or tar file, or the URL of one"
-            )
-        return self
-
 
 class Transform(Section):
     """How raw images become packed arrays and splits."""
@@ -68,8 +61,10 @@ class Transform(Section):
     image_size: Annotated[int, Field(ge=4, le=512)]
     channels: Literal["auto", 1, 3]
     fit: Literal["crop", "pad", "stretch"]
+    packed_limit_gb: Annotated[float, Field(gt=0)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    train_per_class: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
     def some_images_left_to_train_on(self) -> Self:
@@ -91,14 +86,25 @@ class Augment(Section):
     mixup: Annotated[float, Field(ge=0)]
     cutmix: Annotated[float, Field(ge=0)]
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether images are trained on as they are."""
+        return self.crop_scale == 1 and not any(
+            value for name, value in self if name != "crop_scale"
+        )
+
 
 class Model(Section):
     """The network and what stands in front of it."""
 
     name: str
+    weights: str
+    freeze: Literal["none", "backbone", "then"]
+    head: list[Positive]
     hidden: list[Positive]
     width: Positive
     depth: Positive
+    stages: Annotated[int, Field(ge=1, le=5)]  # five leave one of 28 pixels
     activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "silu"]
     dropout: Fraction
     init: Literal[
@@ -129,17 +135,50 @@ class Model(Section):
             raise ValueError(f"there is no architecture {name}; did you mean {nearest[0]}?")
         return name
 
+    @field_validator("weights")
+    @classmethod
+    def the_weights_have_a_place(cls, weights: str) -> str:
+        if not weights:
+            raise ValueError("write none for weights that are drawn at random")
+        if weights.startswith("models:") and not re.fullmatch(REGISTERED, weights):
+            raise ValueError(f"{weights} is no model: models:/NAME/3 and models:/NAME@champion are")
+        if "://" in weights and not re.fullmatch(WITH_CHECKSUM, weights):
+            raise ValueError(
+                "an http address needs its checksum: URL#sha256= and 64 hexadecimal digits"
+            )
+        return weights
+
+    @model_validator(mode="after")
+    def weights_fit_the_rest(self) -> Self:
+        if self.weights == "imagenet" and self.name in IMAGE_SIZES:
+            raise ValueError(
+                f"weights: imagenet are those of torchvision's networks, and there are none of "
+                f"name: {self.name}"
+            )
+        if self.freeze != "none" and not self.pretrained:
+            raise ValueError(
+                f"freeze: {self.freeze} needs weights, as a backbone of random ones would stay so"
+            )
+        return self
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the backbone begins with weights that another training found."""
+        return self.weights != "none"
+
 
 class Train(Section):
     """The optimisation."""
 
     epochs: Positive
+    head_epochs: Positive
     batch_size: Positive
     loss: Literal["cross_entropy", "nll", "mse"]
     label_smoothing: Fraction
     class_weights: Literal["none", "balanced"]
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"]
     learning_rate: Annotated[float, Field(gt=0)]
+    backbone_rate: Annotated[float, Field(gt=0, le=1)]
     momentum: Fraction
     nesterov: bool
     weight_decay: Annotated[float, Field(ge=0)]
@@ -184,6 +223,7 @@ class Runtime(Section):
 
     device: str
     threads: Literal["auto"] | Positive
+    processes: Literal["auto"] | Positive
     checkpoint_minutes: Annotated[float, Field(gt=0)]
 
     @field_validator("device")
@@ -192,6 +232,15 @@ class Runtime(Section):
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
             raise ValueError(f"use auto, cpu, mps, cuda or cuda:1, not {device!r}")
         return device
+
+    @model_validator(mode="after")
+    def several_processes_have_a_device_each(self) -> Self:
+        if self.processes not in ("auto", 1) and (":" in self.device or self.device == "mps"):
+            raise ValueError(
+                f"processes: {self.processes} do not fit on device: {self.device}; "
+                "use auto, cpu or cuda"
+            )
+        return self
 
 
 class Params(Section):
@@ -219,10 +268,11 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def top_k_leaves_a_class_out(self) -> Self:
-        if self.data.name != "image_folder" and self.evaluate.top_k >= CLASSES:
+    def some_epochs_are_left_for_the_backbone(self) -> Self:
+        if self.model.freeze == "then" and self.train.head_epochs >= self.train.epochs:
             raise ValueError(
-                f"evaluate.top_k: {self.evaluate.top_k} is no less than {CLASSES} classes"
+                f"model.freeze: then needs more train.epochs than train.head_epochs "
+                f"({self.train.head_epochs}), not {self.train.epochs}"
             )
         return self
 
@@ -236,6 +286,11 @@ class Params(Section):
                 f"{self.transform.image_size}"
             )
         return self
+
+    @property
+    def trains_on_features(self) -> bool:
+        """Whether the backbone gives the same of an image each time, so that once is enough."""
+        return self.model.freeze == "backbone" and self.augment.changes_nothing
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

@@ -1,20 +1,24 @@
 """From the raw folder to the prepared one: sizes, splits, statistics, manifest."""
 
+import errno
 import re
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 
+from imageclf.blocks import Blocks, Map, make_blocks
 from imageclf.datasets import SPLITS, Labels, split_digest, stats_of
 from imageclf.duplicates import joined, same_images
-from imageclf.files import UserError, write_json
-from imageclf.idx import CLASS_NAMES, pack_idx
+from imageclf.files import UserError, flush_beside, write_json
+from imageclf.idx import CLASS_NAMES, block_of_idx
 from imageclf.layout import arrange, class_names
-from imageclf.packing import Map, Packed, deal_out, pack_images
+from imageclf.packing import deal_out
 from imageclf.params import Params
 from imageclf.splitting import Groups, Names, draw_splits
 from imageclf.workers import cores, worker_processes
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IMAGES = "images.tar"
+# Beside the prepared folder, because DVC deletes that before it runs the stage again.
+BLOCKS = ".blocks"
 
 
 def prepare(
@@ -43,7 +49,8 @@ def prepare(
     Args:
         params: ``seed``, ``data`` and ``transform``.
         raw: what the fetch stage wrote.
-        target: an empty folder.
+        target: an empty folder; images of the user's wait beside it, in ``BLOCKS``, and stay there
+            for another attempt until ``blocks.clear_blocks``.
         console: where the progress goes.
         workers: processes that decode, as many as cores unless told; it changes no byte.
 
@@ -51,54 +58,68 @@ def prepare(
         UserError: raw files are missing or broken, classes have too few images, or there is not
             enough space.
     """
-    work = target / "blocks"
-    work.mkdir()
-    if params.data.name != "image_folder":
-        channels = 3 if params.transform.channels == 3 else 1
-        size = params.transform.image_size
-        packed = pack_idx(raw, params.data.name, work, size, channels)
-        manifest = _finish(params, packed, CLASS_NAMES[params.data.name], target, "fill", map)
-    else:
-        with worker_processes(workers or cores()) as pool:
-            console = console or Console(quiet=True)
-            packed = pack_images(raw / IMAGES, params.transform, work, pool.map, console)
-            places = arrange(packed.table["name"])
-            packed.table["split"] = [place.split for place in places]
-            packed.table["class"] = [place.class_name for place in places]
-            fit = params.transform.fit
-            manifest = _finish(params, packed, class_names(places), target, fit, pool.map)
-    shutil.rmtree(work)
-    return manifest
+    with _full_disk_told(target):
+        if params.data.name == "image_folder":
+            return _prepare_files(params, raw, target, console or Console(quiet=True), workers)
+        with TemporaryDirectory(dir=target) as work:
+            images = block_of_idx(raw, params.data.name, Path(work), params.transform)
+            return _finish(params, images, CLASS_NAMES[params.data.name], target, "fill", map)
+
+
+def _prepare_files(
+    params: Params, raw: Path, target: Path, console: Console, workers: int | None
+) -> "pd.DataFrame":
+    transform = params.transform
+    with worker_processes(workers or cores()) as pool:
+        images = make_blocks(raw / IMAGES, transform, target.parent / BLOCKS, pool.map, console)
+        places = arrange(images.table["name"])
+        images.table["split"] = [place.split for place in places]
+        images.table["class"] = [place.class_name for place in places]
+        return _finish(params, images, class_names(places), target, transform.fit, pool.map)
+
+
+@contextmanager
+def _full_disk_told(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise UserError(
+            f"the disk of {target.parent} is full: make room and start again, it will carry on"
+        ) from error
 
 
 def _finish(
-    params: Params, packed: Packed, names: Sequence[str], target: Path, fit: str, mapped: Map
+    params: Params, images: Blocks, names: Sequence[str], target: Path, fit: str, mapped: Map
 ) -> "pd.DataFrame":
     """Draw the splits and write all but the audit."""
     import pandas as pd
 
     write_json(target / "classes.json", names)
-    readable = packed.table["verdict"] != "unreadable"
+    readable = images.table["verdict"] != "unreadable"
     if 1 - readable.mean() > params.data.max_bad_fraction:
-        return packed.table.assign(same_as="")
-    table = packed.table[readable].reset_index(drop=True)
+        return images.table.assign(same_as="")
+    table = images.table[readable].reset_index(drop=True)
     labels = pd.Categorical(table["class"], names).codes.astype(np.int64)
-    same = same_images(table["pixels_sha256"].tolist(), packed.thumbnails)
+    same = same_images(table["pixels_sha256"].tolist(), images.thumbnails)
     table["same_as"] = table["name"].to_numpy()[same]
-    groups = _origins(table["name"], same, params.data.group_pattern)
+    groups = origins(table["name"], same, params.data.group_pattern)
     given: Names = table["split"].to_numpy(dtype=object)
     splits = draw_splits(given, labels, groups, names, params)
     _check_classes(labels[splits == "train"], names)
-    counts = deal_out(packed, splits, target, mapped)
+    counts = deal_out(images, splits, target, mapped)
+    flush_beside([path for path in target.rglob("*") if path.is_file()])
     for split in SPLITS:
         np.save(target / f"{split}.labels.npy", labels[splits == split])
     write_json(target / "stats.json", stats_of(counts) | {"fit": fit})
-    write_json(target / "digests.json", {split: split_digest(target, split) for split in SPLITS})
+    digests = mapped(partial(split_digest, target), SPLITS)
     table["split"] = splits
     parts = [table[splits == split] for split in SPLITS]
-    unreadable = packed.table[~readable].assign(split="", same_as="")
+    unreadable = images.table[~readable].assign(split="", same_as="")
     manifest = pd.concat([*parts, unreadable], ignore_index=True)
     manifest.to_parquet(target / "manifest.parquet", index=False)
+    write_json(target / "digests.json", dict(zip(SPLITS, digests, strict=True)))
     return manifest
 
 
@@ -108,7 +129,7 @@ def _check_classes(labels: Labels, names: Sequence[str]) -> None:
             raise UserError(f"no image of the class {names[label]} in train can be read")
 
 
-def _origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
+def origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
     """Groups of images that show the same or whose names agree in the pattern.
 
     What agrees is its first group, or all that it matches if it has none.

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from imageclf.augment import augment, epoch_order, mix, to_pixels
+from imageclf.augment import Draws, augment, epoch_order, mix, seed_step, to_pixels
 from imageclf.datasets import Split
 from imageclf.params import Params
 
@@ -36,15 +36,18 @@ class Preview:
 def preview(params: Params, train: Split, class_names: Sequence[str], count: int) -> Preview:
     """The first ``count`` train images of the first epoch.
 
-    Drawn from a generator of its own, seeded as the training is; torch's stays as it was.
+    As many as fit into a batch are what the first step on a CPU sees; torch's generator stays as
+    it was.
     """
     first = epoch_order(len(train), params.seed, epoch=1)[:count].numpy()
     images, labels = train.images[first], train.labels[first]
     target = torch.from_numpy(labels)
+    batch = max(min(params.train.batch_size, len(train)), len(first))
+    draws = Draws(batch, slice(0, len(first)), target.device)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(params.seed)
-        pixels = augment(to_pixels(torch.from_numpy(images)), params.augment)
-        pixels, target = mix(pixels, target, len(class_names), params.augment)
+        seed_step(params.seed, 0, target.device)
+        pixels = augment(to_pixels(torch.from_numpy(images)), params.augment, draws)
+        pixels, target = mix(pixels, target, len(class_names), params.augment, draws)
     shares = target if target.ndim == 2 else functional.one_hot(target, len(class_names))
     return Preview(
         originals=images,

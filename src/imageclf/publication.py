@@ -31,7 +31,7 @@ def register(params: Params) -> tuple[Registration, Record]:
         UserError: a file is missing, or MLflow cannot be told; then the journal has it already.
     """
     outs, files = Outs(Path()), pipeline_files(Path())
-    description = describe_run(params, outs.fingerprint, outs.digests)
+    description = describe_run(params, outs.fingerprint, outs.digests, weights=outs.weights)
     if outs.journal.record is None:
         description = replace(description, origin=record_source(outs.journal.patch))
     restored = not trained_here(outs.fingerprint)
@@ -59,7 +59,9 @@ def publish(snapshot: Snapshot) -> Registration:
 
 
 def _keep(snapshot: Snapshot, outs: "Outs", params: Params) -> Record:
-    description = describe_run(params, outs.fingerprint, outs.digests, snapshot.experiment)
+    description = describe_run(
+        params, outs.fingerprint, outs.digests, snapshot.experiment, outs.weights
+    )
     description = replace(description, origin=snapshot.origin, started=snapshot.time)
     known = outs.journal.record
     restored = known.restored if known else True
@@ -80,6 +82,7 @@ class Outs:
         self._folder = folder
         self._model = read_json(folder / MODEL / "model.json")
         self.fingerprint: str = self._model["fingerprint"]
+        self.weights: dict[str, str] = self._model["weights"]
         self.digests: dict[str, str] = read_json(folder / PREPARED / "digests.json")
         self.journal = Journal(self.fingerprint)
 
@@ -98,10 +101,12 @@ class Outs:
         """
         import numpy as np
 
+        from imageclf.datasets import load_split
+
         model = Model(
             name=params["register.name"],
             path=self._folder / ONNX,
-            example=np.array(np.load(self._folder / TEST_IMAGES, mmap_mode="r")[:2]),
+            example=np.array(load_split(self._folder / PREPARED, "test").images[:2]),
             class_names=self._model["class_names"],
         )
         items: list[Item] = [
@@ -148,6 +153,7 @@ class Outs:
             yield File(reports / name, "reports")
         yield File(reports / "evaluation", "reports/evaluation")
         yield File(self._folder / PARITY, str(PARITY.parent))
+        yield File(self._folder / MODEL, MODEL)
         for name in (PARAMS, LOCK):
             if (path := self.journal.folder / name).exists():
                 yield File(path)

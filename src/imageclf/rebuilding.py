@@ -35,7 +35,7 @@ from imageclf.store import QUIET, Store
 
 CACHE = "cache-of-the-project"
 METRICS, ONNX = Path("reports/metrics.json"), Path("models/exported/model.onnx")
-FETCH = "fetch"  # the stage whose outs no training makes
+FETCHED = {"fetch", "weights"}  # the stages whose outs come from elsewhere
 MACHINE = ("device", "hardware", "version.")
 
 
@@ -174,7 +174,7 @@ def rebuild(
         lineage: of the model.
         folder: a new one, or an empty one.
         tolerance: how far the test accuracies may lie apart, if the machine is another one.
-        from_scratch: take nothing but the raw data from a cache.
+        from_scratch: take nothing but the raw data and pretrained weights from a cache.
         tell: called with a line of text at each step.
 
     Returns:
@@ -188,7 +188,7 @@ def rebuild(
     for path in other_sources(lineage, project):
         tell(f"{path} is not the file that dvc.lock records")
     outs = [project / out.path for out in lineage.outs]
-    wanted = [out.path for out in lineage.outs if not from_scratch or out.stage == FETCH]
+    wanted = [out.path for out in lineage.outs if not from_scratch or out.stage in FETCHED]
     if wanted:
         _restore(wanted, project, tell)
     restored = {path: _stamp(path) for path in outs}

@@ -47,6 +47,9 @@ def load_recipes(folder: Path = RECIPES) -> list[Recipe]:
 def find_recipe(name: str, folder: Path = RECIPES) -> Recipe:
     """The recipe of that name, with all that it does not list taken from ``BASE``.
 
+    Where the user's images lie is the user's to say: a recipe for them leaves ``data.source`` as it
+    is, unless it sets it itself.
+
     Raises:
         UserError: there is none; the message names the nearest.
     """
@@ -55,7 +58,10 @@ def find_recipe(name: str, folder: Path = RECIPES) -> Recipe:
         nearest = difflib.get_close_matches(name, recipes, n=1, cutoff=0)[0]
         raise UserError(f"there is no recipe {name}; did you mean {nearest}?")
     recipe = recipes[name]
-    return replace(recipe, values=_over(recipes[BASE].values, recipe.values))
+    values = _over(recipes[BASE].values, recipe.values)
+    if values["data"]["name"] == "image_folder" and not values["data"]["source"]:
+        del values["data"]["source"]
+    return replace(recipe, values=values)
 
 
 def use_recipe(recipe: Recipe, path: Path = Path("params.yaml")) -> list[Change]:
@@ -109,13 +115,17 @@ def _merge(params: dict[str, Any], values: dict[str, Any], prefix: str = "") -> 
             changes += _merge(params[key], value, f"{prefix}{key}.")
         elif params.get(key) != value:
             changes.append(Change(f"{prefix}{key}", params.get(key), value))
-            params[key] = _as_one_line(value)
+            params[key] = _styled(value)
     return changes
 
 
-def _as_one_line(value: Any) -> Any:
+def _styled(value: Any) -> Any:
+    """A value as params.yaml writes it: lists on one line, nothing as ``""``."""
     from ruamel.yaml.comments import CommentedSeq
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
+    if value == "":
+        return DoubleQuotedScalarString(value)
     if not isinstance(value, list):
         return value
     sequence = CommentedSeq(value)

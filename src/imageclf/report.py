@@ -17,6 +17,7 @@ from imageclf.evaluation import (
     worst_first,
 )
 from imageclf.files import write_text
+from imageclf.page import render
 from imageclf.params import Params
 from imageclf.preview import SEEN, preview
 
@@ -90,17 +91,12 @@ def warnings(figures: dict[str, float]) -> list[str]:
 
 
 def _page(figures: dict[str, float], description: Description, table: "pd.DataFrame") -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("imageclf", ""), autoescape=True, undefined=StrictUndefined
-    )
     shown = [
         (LABELS.get(name, name.replace("_", " ")), f"{value:.2%}" if "accuracy" in name else value)
         for name, value in figures.items()
     ]
-    return environment.get_template("report.html.j2").render(
-        title="Evaluation on the test split",
+    return render(
+        "report.html.j2",
         warnings=warnings(figures),
         figures=shown,
         fingerprint=description.fingerprint,

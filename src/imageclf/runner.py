@@ -19,7 +19,8 @@ from imageclf.store import check_access
 
 DVC_YAML, _, LOCK = PIPELINE
 REPRO = ("repro", "--pull", "--allow-missing")
-BEFORE, TRAIN = "transform", "train"  # stages
+BEFORE, TRAIN = "embed", "train"  # stages
+SOURCES = ("src/", "stages/")
 AUTHOR = ("-c", "user.name=imageclf runner", "-c", "user.email=imageclf@localhost")
 
 
@@ -58,10 +59,21 @@ def training_key() -> str:
         UserError: neither the cache nor the remote tells what the data are.
     """
     stage, values = read_yaml(Path(DVC_YAML))["stages"][TRAIN], tracked_values(load_params())
-    data = written_files("data/prepared")
-    deps = {path: data.get(path) or sha256_file(Path(path)) for path in stage["deps"]}
-    params = {name: values[name] for name in stage["params"]}
-    return digest_of({"cmd": stage["cmd"], "params": params, "deps": deps})
+    data = [dep for dep in stage["deps"] if not dep.startswith(SOURCES)]
+    written = {
+        path: md5
+        for folder in sorted({str(Path(dep).parent) for dep in data})
+        for path, md5 in written_files(folder).items()
+        if any(f"{path}/".startswith(f"{dep}/") for dep in data)
+    }
+    return digest_of(
+        {
+            "cmd": stage["cmd"],
+            "params": {name: values[name] for name in stage["params"]},
+            "data": written,
+            "sources": {dep: sha256_file(Path(dep)) for dep in stage["deps"] if dep not in data},
+        }
+    )
 
 
 @contextmanager

@@ -1,20 +1,16 @@
 """Where the work runs and how it repeats: device, threads, seeds, determinism."""
 
-import ctypes
 import os
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imageclf.files import UserError
+from imageclf.memory import keep_freed_memory
 from imageclf.params import Params
 
 if TYPE_CHECKING:
     import torch
-
-# glibc's names in malloc.h for what `mallopt` sets, and the values in bytes.
-M_TRIM_THRESHOLD, KEPT = -1, 1 << 30
-M_MMAP_THRESHOLD, LARGE = -3, 32 << 20
 
 
 @dataclass(frozen=True)
@@ -25,24 +21,56 @@ class Runtime:
     threads: int
 
 
-def prepare_runtime(params: Params) -> Runtime:
+@dataclass(frozen=True)
+class Place:
+    """Which process this is, of those that torchrun started to work together.
+
+    Attributes:
+        rank: among all, from 0.
+        size: how many they are.
+        local_rank: among those of this machine.
+        local_size: how many those are.
+        machine: the number of this machine.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    machine: int
+
+
+def place() -> Place | None:
+    """The place among the processes that torchrun started; None where it did not start this one."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
+    return Place(*(int(os.environ[name]) for name in names))
+
+
+def prepare_runtime(params: Params, computes: str | None = None) -> Runtime:
     """Choose device and threads, seed every generator, and make PyTorch repeatable.
 
     Call this before torch is first imported, so that the bound on OpenMP's spinning takes
-    effect: on shared cores, threads that spin for a descheduled partner cost more than they bring.
+    effect.
+
+    Args:
+        params: ``seed``, ``runtime``, and ``model.name``.
+        computes: what network will, where it is not that one.
 
     Raises:
         UserError: ``runtime.device`` names a device that this machine lacks.
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    prepare_torch()
     import torch
 
-    _keep_freed_memory()
-    device = _device(params.runtime.device)
+    keep_freed_memory()
+    here = place()
+    device = _device(params.runtime.device, here)
     threads = params.runtime.threads
     if threads == "auto":
-        threads = _automatic_threads(params.model.name)
+        processes = here.local_size if here else 1
+        threads = _automatic_threads(computes or params.model.name, processes)
     torch.set_num_threads(threads)
     # The same as use_deterministic_algorithms(True), without importing the compiler (1.5 s).
     # Some layers of torchvision's networks cannot repeat on a GPU: there it warns and goes on.
@@ -54,65 +82,46 @@ def prepare_runtime(params: Params) -> Runtime:
     return Runtime(device, threads)
 
 
-def generator_states(device: "torch.device") -> dict[str, "torch.Tensor"]:
-    """The state of every random generator that a training on ``device`` draws from."""
-    import torch
+def prepare_torch() -> None:
+    """Set what torch's libraries read when they are loaded.
 
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    if device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def restore_generators(states: dict[str, "torch.Tensor"], device: "torch.device") -> None:
-    """Put the generators back to ``states``; one that was not in use then stays as it is."""
-    import torch
-
-    torch.set_rng_state(states["cpu"].cpu())
-    if "cuda" in states and device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
-    if "mps" in states and device.type == "mps":
-        torch.mps.set_rng_state(states["mps"].cpu())
-
-
-def _keep_freed_memory() -> None:
-    """Keep what one step frees for the next, where the C library is glibc.
-
-    By default it is handed back to the system and taken anew, page by page, step after step: a
-    sixth of a convolutional network's time.
+    OpenMP's threads shall not spin for long: on shared cores, those that spin for a descheduled
+    partner cost more than they bring.
     """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def _automatic_threads(model: str) -> int:
+def _automatic_threads(model: str, processes: int) -> int:
     """A rule, never a measurement: the number of threads changes how sums are rounded."""
     if model.startswith("mlp"):
         return 1
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, cores // processes)
 
 
-def _device(wanted: str) -> "torch.device":
+def _device(wanted: str, here: Place | None) -> "torch.device":
+    """The device by name; of the processes on one machine, each gets the GPU with its number."""
     import torch
 
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if wanted == "auto":
-        wanted = "cuda" if cuda else "mps" if mps else "cpu"
+        wanted = "cuda" if cuda else "mps" if mps and not here else "cpu"
     device = torch.device(wanted)
+    if here and device.type == "cuda":
+        device = torch.device("cuda", here.local_rank)
     present = {
         "cpu": True,
         "cuda": cuda and (device.index or 0) < torch.cuda.device_count(),
         "mps": mps,
     }
     if not present[device.type]:
+        or_fewer = ", or fewer runtime.processes" if here else ""
         raise UserError(
-            f"runtime.device: {wanted} is not present on this machine; use auto or cpu "
+            f"runtime.device: {device} is not present on this machine; use auto or cpu{or_fewer} "
             f"(torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices)"
         )
+    if here and device.type == "cuda":
+        torch.cuda.set_device(device)
     return device

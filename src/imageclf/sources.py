@@ -1,7 +1,7 @@
 """Where data sets come from: the places that hold them, and the digests that settle which is right.
 
-Every place hands over the same IDX files, gzipped or not. What counts is the sha256 of the
-decompressed bytes, so that the raw folder is the same wherever it came from.
+Every place hands over the same files, gzipped or not. What counts is the sha256 of the decompressed
+bytes, so that what is kept is the same wherever it came from.
 """
 
 import errno
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -31,16 +32,25 @@ DOWNLOADS = Path(".downloads")
 DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
 CHUNK = 1 << 20  # bytes
 GZIP = b"\x1f\x8b"
-SUFFIXES = (".gz", "")
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """An IDX file of the raw folder: its name, size in bytes and sha256, decompressed."""
+    """A file as it is kept: its name, size in bytes and sha256, decompressed.
+
+    Where less is published, ``bytes`` is the most that it may have and ``sha256`` the first digits.
+    ``gzipped`` tells whether the places that have it have it gzipped.
+    """
 
     name: str
     bytes: int
     sha256: str
+    gzipped: bool = True
+
+    @property
+    def published(self) -> list[str]:
+        """The names under which places have it, the likeliest first."""
+        return [f"{self.name}.gz", self.name] if self.gzipped else [self.name]
 
 
 @dataclass(frozen=True)
@@ -144,32 +154,70 @@ class Source:
 
 
 def fetch(name: str, target: Path, console: Console) -> DataSet:
-    """Write the raw folder of a data set: its IDX files, decompressed, and ``source.json``.
+    """Write the raw folder of a data set, a key of DATA_SETS; the rest as of ``fetch_files``."""
+    fetch_files(name, DATA_SETS[name], target, console)
+    return DATA_SETS[name]
+
+
+def fetch_files(name: str, data_set: DataSet, target: Path, console: Console) -> None:
+    """Write a folder of known files, decompressed, and ``source.json``.
 
     The places that may hold the set are tried in order, each announced by a line; a file is taken
     only if its sha256 is the known one. The bytes are the same whichever place they came from.
 
     Args:
-        name: a key of DATA_SETS.
-        target: the raw folder, which appears or is replaced only when everything is right.
+        name: of a mirror's folder for them.
+        data_set: the files and who publishes them.
+        target: the folder, which appears or is replaced only when everything is right.
         console: where the lines and, on a terminal, the progress go.
 
     Raises:
         UserError: no place has the right files, or the files cannot be written.
     """
-    data_set, work = DATA_SETS[name], DOWNLOADS / name
+    work = DOWNLOADS / name
     try:
         work.mkdir(parents=True, exist_ok=True)
         with atomic_folder(target) as folder:
-            _collect(data_set, _sources(name, work, console), folder, console)
-            write_json(folder / "source.json", _description(name))
+            _collect(data_set, _sources(name, data_set, work, console), folder, console)
+            write_json(folder / "source.json", _description(name, data_set))
         shutil.rmtree(work)
     except OSError as error:
         if error.errno not in DISK_IS_FULL:
             raise UserError(f"cannot write {error.filename or target}: {error.strerror}") from error
         shutil.rmtree(work, ignore_errors=True)
         raise _disk_is_full(data_set, target) from error
-    return data_set
+
+
+def fetch_address(
+    parameter: str, address: str, folder: Path, console: Console, sha256: str | None = None
+) -> Path:
+    """The file at an http address of the user's, in ``folder``; one that is there stays.
+
+    Raises:
+        UserError: it cannot be had; the message names the parameter that holds the address.
+    """
+    url = urlsplit(address)
+    if url.scheme not in {"http", "https"}:
+        raise UserError(f"{parameter}: {address} is neither a path nor an address of http or https")
+    target = folder / hashlib.sha256(f"{address} {sha256}".encode()).hexdigest()[:16]
+    if not target.exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+            download(address, target, console, sha256=sha256, largest=free)
+        except UnavailableError as error:
+            raise UserError(f"{parameter}: {_without_password(address)}: {error}") from error
+    return target
+
+
+def in_project(path: str) -> Path:
+    """A path of the user's as seen from the project, also from DVC's temporary folders."""
+    return Path(os.environ.get("DVC_ROOT", "."), Path(path).expanduser())
+
+
+def _without_password(url: str) -> str:
+    """Passwords are not for the log."""
+    return re.sub("//[^/]*@", "//", url)
 
 
 def _disk_is_full(data_set: DataSet, target: Path) -> UserError:
@@ -182,9 +230,8 @@ def _disk_is_full(data_set: DataSet, target: Path) -> UserError:
     )
 
 
-def _description(name: str) -> dict[str, Any]:
+def _description(name: str, data_set: DataSet) -> dict[str, Any]:
     """What source.json says: nothing of the place that the files came from this time."""
-    data_set = DATA_SETS[name]
     return {
         "name": name,
         "title": data_set.title,
@@ -204,15 +251,16 @@ def _collect(data_set: DataSet, sources: Iterator[Source], folder: Path, console
         try:
             while missing:
                 file = missing[0]
-                _take(source.get(file), folder / file.name, file)
-                console.print(f"  {file.name}: {decimal(file.bytes)}, sha256 verified")
+                taken = folder / file.name
+                _take(source.get(file), taken, file)
+                console.print(f"  {file.name}: {decimal(taken.stat().st_size)}, sha256 verified")
                 missing.pop(0)
         except UnavailableError as error:
             console.print(f"  {error}", style="yellow")
             refusals.append(f"{source.name} ({error})")
         else:
             return
-    names = ", ".join(f"{file.name}.gz" for file in data_set.files)
+    names = ", ".join(file.published[0] for file in data_set.files)
     install = f", or install Debian's package {data_set.debian.name}" if data_set.debian else ""
     raise UserError(
         f"no source gave {data_set.title}: {'; '.join(refusals)}. "
@@ -242,7 +290,7 @@ def _unpack(packed: Path, target: Path, file: RawFile) -> None:
             output.write(piece)
         output.flush()
         os.fsync(output.fileno())
-    if digest.hexdigest() != file.sha256:
+    if not digest.hexdigest().startswith(file.sha256):
         raise UnavailableError(
             f"{file.name} refused: its sha256 is {digest.hexdigest()}, not {file.sha256}"
         )
@@ -260,16 +308,14 @@ def _pieces(packed: Path) -> Iterator[bytes]:
         raise UnavailableError(f"{packed.name} refused: {error}") from error
 
 
-def _sources(name: str, work: Path, console: Console) -> Iterator[Source]:
+def _sources(name: str, data_set: DataSet, work: Path, console: Console) -> Iterator[Source]:
     """Every place that may hold a data set, the nearest first."""
-    data_set = DATA_SETS[name]
     if name == "digits":
         yield Source("scikit-learn's copy", partial(_from_scikit_learn, work))
     if mirror := os.environ.get(MIRROR, "").rstrip("/"):
         places = (f"{mirror}/{name}", mirror)
-        # A password in a URL is not for the log.
         yield Source(
-            f"the mirror {re.sub('//[^/]*@', '//', mirror)}",
+            f"the mirror {_without_password(mirror)}",
             partial(_from_web, places, work, console)
             if "://" in mirror
             else partial(_from_folders, places),
@@ -289,17 +335,17 @@ def _sources(name: str, work: Path, console: Console) -> Iterator[Source]:
 
 
 def _from_folders(folders: Sequence[str | Path], file: RawFile) -> Path:
-    for folder, suffix in itertools.product(folders, SUFFIXES):
-        path = Path(folder, file.name + suffix)
+    for folder, name in itertools.product(folders, file.published):
+        path = Path(folder, name)
         if path.is_file():
             return path
-    raise UnavailableError(f"there is no {file.name}.gz")
+    raise UnavailableError(f"there is no {file.published[0]}")
 
 
 def _from_web(folders: Sequence[str], work: Path, console: Console, file: RawFile) -> Path:
-    for folder, suffix in itertools.product(folders, SUFFIXES):
-        url = f"{folder}/{file.name}{suffix}"
-        path = work / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{file.name}{suffix}"
+    for folder, name in itertools.product(folders, file.published):
+        url = f"{folder}/{name}"
+        path = work / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
         try:
             # A file that an interrupted fetch had finished is whole.
             if not path.exists():
@@ -309,7 +355,7 @@ def _from_web(folders: Sequence[str], work: Path, console: Console, file: RawFil
             answer = error
         else:
             return path
-    raise UnavailableError(f"there is no {file.name}.gz: {answer}")
+    raise UnavailableError(f"there is no {file.published[0]}: {answer}")
 
 
 def _from_scikit_learn(work: Path, file: RawFile) -> Path:

@@ -19,6 +19,7 @@ def draw_splits(
     """The split of every image: as given, and drawn with ``params.seed`` where that is empty.
 
     Test, where none is given, is drawn before val, both from what is not given as anything else.
+    Train images that ``transform.train_per_class`` leaves out are of no split: empty.
 
     Args:
         given: N times train, val, test or empty.
@@ -40,7 +41,18 @@ def draw_splits(
             rest = np.flatnonzero(splits == "train")
             chosen = stratified_choice(labels[rest], groups[rest], fraction, generator, class_names)
             splits[rest[chosen]] = name
+    if params.transform.train_per_class:
+        splits[_beyond(params.transform.train_per_class, labels, splits, generator)] = ""
     return splits
+
+
+def _beyond(
+    count: int, labels: Labels, splits: Names, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """The train images that are more than ``count`` of their class, drawn at random."""
+    drawn = generator.permutation(np.flatnonzero(splits == "train"))
+    of_class = (drawn[labels[drawn] == label][count:] for label in np.unique(labels))
+    return np.concatenate([*of_class])
 
 
 def stratified_choice(

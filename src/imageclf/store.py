@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from imageclf.files import UserError
+from imageclf.files import UserError, atomic_path
 from imageclf.journal import project_root
 
 # MLflow reads these when it is imported.
@@ -55,15 +55,20 @@ class Store:
     """A tracking store or server, with its registry of models."""
 
     def __init__(self, root: Path, uri: str) -> None:
-        from mlflow import MlflowClient
-        from sqlalchemy import NullPool, create_engine
-
         self.root, self.uri = root, uri
         self.is_database = uri.startswith(DATABASES)
         with self.lock():
-            if self.is_database:  # or MLflow would try for 100 seconds to open a broken one
-                create_engine(uri, poolclass=NullPool).connect().close()
-            self.client: Any = MlflowClient(uri)
+            if self._file and not self._file.exists():
+                _make_database(self._file)
+            self.client: Any = _client(uri)
+
+    @property
+    def _file(self) -> Path | None:
+        """That of a local database."""
+        from sqlalchemy import make_url
+
+        database = make_url(self.uri).database if self.uri.startswith("sqlite") else None
+        return Path(database) if database else None
 
     def lock(self) -> AbstractContextManager[object]:
         """Keeps other processes of this machine away from a local database meanwhile.
@@ -71,11 +76,8 @@ class Store:
         Several migrating a fresh one would fail, and several looking for a run each make one.
         """
         from filelock import FileLock
-        from sqlalchemy import make_url
 
-        if not self.uri.startswith("sqlite"):
-            return nullcontext()
-        return FileLock(f"{make_url(self.uri).database}.lock", timeout=LOCK_WAIT_S)
+        return FileLock(f"{self._file}.lock", timeout=LOCK_WAIT_S) if self._file else nullcontext()
 
     def fluent(self) -> Any:
         """The module mlflow itself, pointed at this store: some things only it can do."""
@@ -92,6 +94,26 @@ class Store:
         """The runs, not deleted, that a filter of MLflow's finds in all experiments."""
         places = [each.experiment_id for each in self.experiments()]
         return _pages(lambda token: self.client.search_runs(places, wanted, page_token=token))
+
+
+def _client(uri: str) -> Any:
+    from mlflow import MlflowClient
+    from sqlalchemy import NullPool, create_engine
+
+    if uri.startswith(DATABASES):  # or MLflow would try for 100 seconds to open a broken one
+        create_engine(uri, poolclass=NullPool).connect().close()
+    return MlflowClient(uri)
+
+
+def _make_database(path: Path) -> None:
+    """Make an empty database, whole or not at all.
+
+    Its migrations take seconds, and no later one mends what a kill among them leaves.
+    """
+    with atomic_path(path) as temporary:
+        for left in temporary.parent.glob(f"{temporary.name}*"):
+            left.unlink()
+        _client(f"sqlite:///{temporary}")
 
 
 def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:

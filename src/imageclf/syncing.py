@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from imageclf.files import UserError
-from imageclf.journal import Journal, Metrics, journals
+from imageclf.journal import FirstBatch, Journal, Metrics, journals
 from imageclf.publication import publish
 from imageclf.snapshots import LOCK, Snapshot, snapshots
 from imageclf.store import TrackingError
@@ -82,7 +82,8 @@ def _replay(journal: Journal) -> str:
     if record is None or end is None:
         raise UserError("it is being trained again")
     points = [each for each in journal.messages() if isinstance(each, Metrics)]
-    report(record.description, [*points, end])
+    seen = [FirstBatch(str(journal.first_batch))] if journal.first_batch.exists() else []
+    report(record.description, [*seen, *points, end])
     return record.description.name
 
 

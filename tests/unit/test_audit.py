@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from imageclf.audit import audit, passed_limit
+from imageclf.audit import audit, passed_limit, remarks
 from support import make_params
 
 COLUMNS = ["name", "split", "class", "pixels_sha256", "same_as", "verdict", "note"]
@@ -63,12 +63,27 @@ def test_everything_is_counted(manifest: pd.DataFrame) -> None:
     }
 
 
+def test_what_is_worth_a_look_is_told_in_a_line_each(manifest: pd.DataFrame) -> None:
+    left_out = {"count": 2, "examples": []}
+    assert list(remarks(audit(manifest, ["cat", "dog"], left_out))) == [
+        ("1 unreadable file, left out", "unreadable"),
+        ("2 other files of the source, left out", "left-out"),
+        ("1 image of val (100.0%) also stands in train (0 with another label)", "leaks"),
+        ("2 images of test (66.7%) also stand in train (1 with another label)", "leaks"),
+        ("4 images stand in several classes", "contradictions"),
+        ("train: 1 image repeats another one of the split", "repeats"),
+        ("test: 1 image repeats another one of the split", "repeats"),
+        ("3 images converted", "converted"),
+    ]
+    assert not list(remarks(audit(manifest[manifest["name"] == "g"], ["cat", "dog"], NOTHING)))
+
+
 @pytest.mark.parametrize(
     ("bad", "leak", "problem"),
     [
         (0.125, 0.9, ""),
-        (0.1, 0.9, "1 files (12.5%) are no readable images, more than data.max_bad_fraction"),
-        (0.125, 0.5, "1 images of val (100.0%) also stand in train, more than data.max_leak"),
+        (0.1, 0.9, "1 unreadable file (12.5%), more than data.max_bad_fraction"),
+        (0.125, 0.5, "1 image of val (100.0%) also stands in train, more than data.max_leak"),
     ],
 )
 def test_limits_are_the_last_share_that_is_allowed(

@@ -4,13 +4,28 @@ from typing import Any
 import pytest
 import torch
 
-from imageclf.augment import augment, mix
+from imageclf import augment as augmentation
+from imageclf.augment import Draws, seed_step
 from imageclf.params import Augment
 from support import make_params
 
 
 def settings(**changes: Any) -> Augment:
     return make_params(**{f"augment__{name}": value for name, value in changes.items()}).augment
+
+
+def augment(images: torch.Tensor, params: Augment) -> torch.Tensor:
+    return augmentation.augment(images, params, all_of(images))
+
+
+def mix(
+    images: torch.Tensor, labels: torch.Tensor, classes: int, params: Augment
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return augmentation.mix(images, labels, classes, params, all_of(images))
+
+
+def all_of(images: torch.Tensor) -> Draws:
+    return Draws(len(images), slice(0, len(images)), images.device)
 
 
 @pytest.fixture(autouse=True)
@@ -139,3 +154,41 @@ def test_mixing_is_off_by_default_and_draws_one_kind_where_both_are_asked_for() 
         mixed, _ = mix(torch.where(images > 127, 255.0, 0.0), labels, 4, both)
         kinds.add(bool(((mixed > 0) & (mixed < 255)).any()))
     assert kinds == {True, False}
+
+
+EVERYTHING = settings(
+    shift=2,
+    flip=True,
+    rotate=30.0,
+    crop_scale=0.5,
+    brightness=0.2,
+    contrast=0.2,
+    cutout=3,
+    mixup=0.4,
+    cutmix=1.0,
+)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3])  # in which mixup and cutmix both come
+def test_an_image_meets_the_same_changes_in_any_share_of_its_batch(step: int) -> None:
+    images, labels = noise(21), torch.arange(21) % 4
+
+    def changed(share: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        seed_step(1, step, images.device)
+        draws = Draws(21, share, images.device)
+        seen = augmentation.augment(images[share], EVERYTHING, draws)
+        return augmentation.mix(seen, labels[share], 4, EVERYTHING, draws)
+
+    whole = changed(slice(0, 21))
+    shares = [changed(share) for share in (slice(0, 10), slice(10, 21), slice(21, 21))]
+    for together, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        assert torch.equal(together, torch.cat(parts))
+
+
+def test_a_step_draws_by_the_seed_its_number_and_the_process() -> None:
+    drawn = []
+    for seed, step, rank in [(1, 1, 0), (1, 1, 0), (2, 1, 0), (1, 2, 0), (1, 1, 1), (1, 11, 0)]:
+        seed_step(seed, step, torch.device("cpu"), rank)
+        drawn.append(torch.rand(3).tolist())
+    assert drawn[0] == drawn[1]
+    assert len({*map(tuple, drawn)}) == 5

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from imageclf.cli import main
 from imageclf.commands.predict import FIGURE_ROWS
+from imageclf.params import load_params
 from imageclf.plots import image_with_probabilities
 from imageclf.prediction import likeliest, load_exported
 from support import ROOT, learnable_split
@@ -89,6 +91,25 @@ def test_json_lines(run: Run, model: Path) -> None:
         assert sum(probabilities) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_file_of_predictions_instead_of_lines(run: Run, model: Path) -> None:
+    paths = write_images("photos", 3)
+    Path("photos/001.png").write_bytes(b"")
+    printed = run("predict", "photos", "--json").stdout
+    result = run("predict", "photos", "--output", "out/p.jsonl")
+    assert Path("out/p.jsonl").read_text() == printed
+    classes = [json.loads(line)["predictions"][0]["class"] for line in printed.splitlines()]
+    counts = ", ".join(f"{count} {name}" for name, count in Counter(classes).most_common())
+    assert result.stdout == f"out/p.jsonl: 2 images: {counts}\n"
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        f"unreadable: {paths[1]}: the file is empty",
+        "error: 1 of 3 images could not be read",
+    ]
+    result = run("predict", "photos/000.png", "--output", "p.csv")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert Path("p.csv").read_text().startswith("image,class,probability,p_a,p_b,p_c,p_d\n")
+
+
 def test_paths_from_standard_input(run: Run, model: Path) -> None:
     paths = write_images("my photos", 3)
     result = run("predict", "-", "--top-k", "1", stdin=f"{paths[2]}\n\nmy photos\n")
@@ -148,6 +169,14 @@ def test_what_the_figure_shows() -> None:
         (["empty"], "there are no images in empty"),
         (["a.png", "--top-k", "5"], "--top-k 5: models/exported knows 4 classes"),
         (["a.png", "--figure", "a.jpg"], "--figure a.jpg: the figure is a PNG, so name it a.png"),
+        (
+            ["a.png", "--output", "a.txt"],
+            "a.txt: the ending tells the kind: use .csv, .parquet, .jsonl",
+        ),
+        (
+            ["a.png", "--output", "a.csv", "--json"],
+            "--json prints and --output writes a file: give one of them",
+        ),
         (
             ["a.png", "--model", "other"],
             "other/model.onnx is missing: run `dvc repro` to make it",
@@ -217,6 +246,26 @@ def test_use_tells_what_changed_and_what_comes_next(run: Run) -> None:
         "params.yaml already holds mnist_part3: nothing changed",
         "next: dvc repro",
     ]
+
+
+def test_use_keeps_the_source_of_your_own_pictures_or_asks_for_it(run: Run) -> None:
+    shutil.copytree(ROOT / "recipes", "recipes")
+    shutil.copy(ROOT / "params.yaml", ".")
+    asked = "next: set data.source in params.yaml to your folder of pictures, then dvc repro"
+    assert run("use", "my_photos").stdout.splitlines()[-1] == asked
+    text = Path("params.yaml").read_text()
+    for first in ("my_photos", "fashion_part4"):
+        run("use", first)
+        Path("params.yaml").write_text(
+            Path("params.yaml").read_text().replace('source: "" ', "source: a b")
+        )
+        result = run("use", "my_photos")
+        assert "data.source" not in result.stdout
+        assert result.stdout.splitlines()[-1] == "next: dvc repro"
+        assert load_params().data.source == "a b"
+    assert "data.source            a b -> \n" in run("use", "fashion_part4").stdout
+    assert run("use", "my_photos").exit_code == 0
+    assert Path("params.yaml").read_text() == text
 
 
 def test_use_refuses_in_one_line(run: Run) -> None:
@@ -289,11 +338,37 @@ def test_summary_shows_the_figures_and_where_everything_is(run: Run, model: Path
         "test images": "10,000",
         "fingerprint": "f" * 64,
         "report": "reports/evaluation/index.html",
+        "data": "reports/data.html",
+        "wrong labels": "imageclf suspects",
         "plots": "dvc plots show",
         "exported model": "models/exported/model.onnx",
         "runs and models": "make ui",
         "your own images": "imageclf predict IMAGE",
     }
+
+
+@pytest.mark.parametrize(
+    ("data", "row"),
+    [
+        ({"train": "1", "val": "2"}, "wrong labels     7 suspects: reports/suspects.html\n"),
+        ({"train": "1", "val": "3"}, "wrong labels     imageclf suspects\n"),
+    ],
+)
+def test_summary_tells_of_suspects_in_the_same_data(
+    run: Run, data: dict[str, str], row: str
+) -> None:
+    for path, values in {
+        "reports/metrics.json": {
+            **dict.fromkeys(("accuracy", "accuracy_low", "majority_accuracy"), 0.5),
+            "images": 9,
+        },
+        "reports/suspects.json": {"suspects": 7, "data": data},
+        "models/classifier/model.json": {"fingerprint": ""},
+        "data/prepared/digests.json": {"train": "1", "val": "2", "test": "3"},
+    }.items():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(values))
+    assert row in run("summary").stdout
 
 
 def test_summary_before_the_first_run(run: Run) -> None:

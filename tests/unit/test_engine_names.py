@@ -63,8 +63,7 @@ def train(
     training = Training(params, classifier, train_split, val_split, CLASSES)
     before, _ = measure(
         classifier,
-        torch.tensor(val_split.images),
-        torch.tensor(val_split.labels),
+        [(torch.tensor(val_split.images), torch.tensor(val_split.labels))],
         build_loss(params.train, torch.tensor(train_split.labels), CLASSES),
     )
     return training, before, list(training.run())[-1]

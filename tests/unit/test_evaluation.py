@@ -39,6 +39,11 @@ def test_figures_agree_with_scikit_learn_and_the_formulas(predictions: Predictio
     assert figures["images"] == 400
 
 
+def test_among_the_likeliest_of_no_more_classes_says_nothing(predictions: Predictions) -> None:
+    assert "top_4_accuracy" in metrics(predictions, predictions.labels, top_k=4)
+    assert not any("top" in name for name in metrics(predictions, predictions.labels, top_k=5))
+
+
 def test_the_low_end_is_that_of_the_wilson_interval(predictions: Predictions) -> None:
     figures = metrics(predictions, predictions.labels, top_k=1)
     interval = binomtest(round(400 * figures["accuracy"]), 400).proportion_ci(0.99, "wilson")

@@ -47,3 +47,14 @@ def test_a_missing_dependency_is_named() -> None:
     Path("data").unlink()
     with pytest.raises(UserError, match="data is missing: run `dvc repro`"):
         fingerprint(make_params())
+
+
+def test_it_covers_the_names_and_contents_of_a_folder() -> None:
+    Path("data").unlink()
+    Path("data").mkdir()
+    Path("data/index.npy").write_text("none")
+    base = fingerprint(make_params())
+    Path("data/000000.jpegs").write_text("images")
+    more = fingerprint(make_params())
+    Path("data/000000.jpegs").rename("data/000001.jpegs")
+    assert len({base, more, fingerprint(make_params())}) == 3

@@ -185,6 +185,7 @@ def test_an_archive_comes_over_http_and_goes_on_after_a_lost_connection(
         ("http://user:secret@127.0.0.1:9/a.zip", r"^data.source: http://127.0.0.1:9/a.zip: "),
         ("s3://bucket/photos.zip", "neither a path nor an address of http or https"),
         ("nowhere", "nowhere does not exist"),
+        ("", "data.source in params.yaml is empty: name a folder"),
     ],
 )
 def test_a_source_that_cannot_be_had_is_named(source: str, message: str) -> None:

@@ -6,7 +6,7 @@ from test_tracking import FINGERPRINT, described
 
 from imageclf.files import UserError, sha256_file, write_text
 from imageclf.live import File
-from imageclf.lookup import find_runs, find_version
+from imageclf.lookup import download_classifier, find_runs, find_version
 from imageclf.store import TrackingError
 
 
@@ -43,6 +43,15 @@ def test_a_run_is_found_by_its_id_and_by_its_fingerprint(files: Registry) -> Non
     (run,) = find_runs(FINGERPRINT)
     assert find_runs(FINGERPRINT[:8]) == find_runs(run.id) == [run]
     assert find_runs("0" * 32) == []
+
+
+def test_the_weights_of_a_version_come_from_its_run(files: Registry, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its run holds no models/classifier: register it again"):
+        download_classifier("models:/digits@champion", tmp_path / "got")
+    write_text(Path("models/classifier/model.safetensors"), "weights")
+    files.synchronise(items=[File(Path("models/classifier"), "models/classifier")])
+    folder = download_classifier("models:/digits@champion", tmp_path / "got")
+    assert (folder / "model.safetensors").read_text() == "weights"
 
 
 def test_a_version_outlives_the_run_it_came_from(files: Registry) -> None:

@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from imageclf.models import MLP, build_network
+from imageclf.models import Network, build_network
 from support import make_params
 
 LOSS = {"log_softmax": "nll", "logits": "cross_entropy", "softmax": "mse"}
 
 
-def network(shape: tuple[int, ...] = (28, 28), classes: int = 10, **changes: object) -> nn.Module:
+def network(shape: tuple[int, ...] = (28, 28), classes: int = 10, **changes: object) -> Network:
     settings = {"output": "logits"} | changes
     values = {f"model__{name}": value for name, value in settings.items()}
     side = {"transform__image_size": max(shape[0], 4)}
@@ -38,8 +38,7 @@ def test_by_hand_and_by_sequential_compute_the_same() -> None:
 
 def test_the_mlp_computes_what_the_course_computes_by_hand() -> None:
     part_2 = network((3, 3), 4, hidden=[5], activation="sigmoid", output="softmax")
-    mlp = next(part for part in part_2.modules() if isinstance(part, MLP))
-    first, last = mlp.layers
+    first, last = (part for part in part_2.modules() if isinstance(part, nn.Linear))
     images = torch.randn(2, 1, 3, 3)
     hidden = 1 / (1 + torch.exp(-(images.reshape(2, 9) @ first.weight.T + first.bias)))
     scores = torch.exp(hidden @ last.weight.T + last.bias)
@@ -58,8 +57,7 @@ def test_the_mlp_computes_what_the_course_computes_by_hand() -> None:
     ],
 )
 def test_activation_by_name_has_its_value(name: str, at_minus_one: float) -> None:
-    mlp = network((2, 2), 3, activation=name)
-    assert isinstance(mlp, MLP)
+    mlp = network((2, 2), 3, activation=name).backbone
     assert mlp.activation(torch.tensor(-1.0)).item() == pytest.approx(at_minus_one, abs=1e-5)
 
 
@@ -72,7 +70,7 @@ def test_dropout_switches_units_off_only_while_training(name: str) -> None:
     assert torch.equal(part(images), part(images))
 
 
-@pytest.mark.parametrize("shape", [(28, 28), (64, 64, 3)])
+@pytest.mark.parametrize("shape", [(28, 28), (96, 96, 3)])
 @pytest.mark.parametrize(
     ("name", "settings", "count"),
     [
@@ -87,6 +85,18 @@ def test_convolutional_nets_take_grey_and_colour_of_any_side(
     channels = shape[2] if len(shape) == 3 else 1
     assert parameters(part) == count + (channels - 1) * settings["width"] * 9
     assert part(torch.zeros(2, channels, *shape[:2])).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet"])
+@pytest.mark.parametrize("stages", [1, 5])
+def test_each_stage_has_twice_the_channels_and_half_the_side(name: str, stages: int) -> None:
+    part = network((32, 32), name=name, width=4, depth=1, stages=stages).eval()
+    sides = []
+    for layer in part.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda _, __, output: sides.append(output.shape[1:3]))
+    assert part(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+    assert set(sides) == {(4 * 2**stage, 32 // 2**stage) for stage in range(stages)}
 
 
 def test_a_residual_block_starts_from_its_shortcut() -> None:

@@ -13,7 +13,7 @@ from imageclf.params import (
     read_yaml,
     tracked_values,
 )
-from support import ROOT, changed
+from support import ROOT, changed, make_params
 
 DEFAULTS = ROOT / "params.yaml"
 
@@ -44,7 +44,7 @@ def test_params_are_frozen() -> None:
         ({"model__name": "resnet18"}, "made for images of 32 to 512"),
         ({"train__nesterov": True}, "nesterov: true needs optimizer: sgd and a momentum"),
         ({"train__loss": "cross_entropy"}, "needs model.output: logits, not log_softmax"),
-        ({"model__name": "cnn", "transform__image_size": 224}, "made for images of 28 to 64"),
+        ({"model__name": "cnn", "transform__image_size": 224}, "made for images of 28 to 128"),
         (
             {"transform__val_fraction": 0.5, "transform__test_fraction": 0.5},
             "leave no image to train on",
@@ -53,8 +53,22 @@ def test_params_are_frozen() -> None:
             {"runtime__device": "gpu"},
             "runtime.device: use auto, cpu, mps, cuda or cuda:1, not 'gpu'",
         ),
-        ({"evaluate__top_k": 10}, "evaluate.top_k: 10 is no less than 10 classes"),
+        ({"runtime__processes": 0}, "runtime.processes: .* greater than 0"),
+        (
+            {"runtime__processes": 2, "runtime__device": "cuda:1"},
+            "runtime: processes: 2 do not fit on device: cuda:1; use auto, cpu or cuda",
+        ),
         ({"register__name": "a/b"}, "register.name: .* pattern"),
+        ({"model__weights": ""}, "model.weights: write none for weights that are drawn"),
+        ({"model__weights": "models:/cats"}, "models:/cats is no model: models:/NAME/3 and"),
+        ({"model__weights": "http://host/a.pth"}, "an http address needs its checksum: URL#sha256"),
+        ({"model__weights": "ftp://host/a#sha256=" + "0" * 64}, "model.weights: an http address"),
+        ({"model__weights": "imagenet"}, "model: weights: imagenet .* none of name: mlp"),
+        ({"model__freeze": "backbone"}, "model: freeze: backbone needs weights, as"),
+        (
+            {"model__freeze": "then", "model__weights": "a", "train__head_epochs": 20},
+            "freeze: then needs more train.epochs than train.head_epochs",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_by_its_path(changes: dict[str, Any], message: str) -> None:
@@ -92,3 +106,27 @@ def test_tracked_values_hold_everything_but_runtime() -> None:
 
 def test_no_parameter_has_a_name_that_dvc_drops_from_its_key() -> None:
     assert not {key.split(".")[-1] for key in known_keys()} & {"size", "nfiles"}
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "none",
+        "../models/classifier",
+        "models:/cats@champion",
+        "models:/cats and dogs/12",
+        f"https://host/a.pth?download=1#sha256={'a' * 64}",
+    ],
+)
+def test_weights_may_come_from_many_places(weights: str) -> None:
+    model = make_params(model__weights=weights).model
+    assert model.pretrained == (weights != "none")
+
+
+def test_only_a_frozen_backbone_and_images_that_never_change_allow_for_features() -> None:
+    frozen = {"model__weights": "a", "model__freeze": "backbone"}
+    assert make_params(**frozen).trains_on_features
+    assert not make_params(model__weights="a").trains_on_features
+    assert not make_params(model__weights="a", model__freeze="then").trains_on_features
+    for name, value in {"shift": 1, "flip": True, "crop_scale": 0.9, "mixup": 0.2}.items():
+        assert not make_params(**frozen, **{f"augment__{name}": value}).trains_on_features

@@ -1,6 +1,7 @@
 """The prepared folder, from IDX files and from images of the user's."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from imageclf.files import UserError, read_json
 from imageclf.idx import read_idx
 from imageclf.image_folder import fetch_images
 from imageclf.images import decode
-from imageclf.preparation import prepare
+from imageclf.preparation import BLOCKS, prepare
+from imageclf.shards import JpegImages
 from support import make_params, photograph, save_photographs, write_idx
 
 QUIET = Console(file=io.StringIO())
+TINY = 0.0000001  # GB that the pixels of no data set fit into
 
 
 @pytest.fixture
@@ -31,6 +34,12 @@ def raw(tmp_path: Path) -> Path:
     write_idx(folder / "images-idx3-ubyte", images)
     write_idx(folder / "labels-idx1-ubyte", np.arange(200) % 10)
     return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file below a folder, by its path there."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -50,14 +59,18 @@ def prepared(raw: Path, name: str = "prepared", **changes: object) -> tuple[Path
 
 
 def prepared_photos(
-    photos: Path, name: str = "prepared", workers: int = 1, **changes: Any
+    photos: Path,
+    name: str = "prepared",
+    workers: int = 1,
+    console: Console = QUIET,
+    **changes: Any,
 ) -> tuple[Path, pd.DataFrame]:
     fetch_images(str(photos), Path("raw"), QUIET)
     target = Path(name)
     target.mkdir()
     settings = {"data__name": "image_folder", "data__source": "photos", "transform__image_size": 32}
     params = make_params(**(settings | changes))
-    return target, prepare(params, Path("raw"), target, workers=workers)
+    return target, prepare(params, Path("raw"), target, console, workers)
 
 
 def test_splits_are_disjoint_complete_and_stratified(raw: Path) -> None:
@@ -85,8 +98,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(raw: Path) -
     first, _ = prepared(raw, "first")
     again, _ = prepared(raw, "again")
     other, _ = prepared(raw, "other", seed=2)
-    for path in first.iterdir():
-        assert path.read_bytes() == (again / path.name).read_bytes()
+    assert contents(first) == contents(again)
     assert split_digest(first, "val") != split_digest(other, "val")
     assert read_json(first / "digests.json")["val"] == split_digest(first, "val")
 
@@ -148,18 +160,19 @@ def test_photographs_are_packed_as_the_decoder_gives_them(photos: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
         *(f"{split}.{part}.npy" for split in SPLITS for part in ("images", "labels")),
         *("classes.json", "digests.json", "manifest.parquet", "stats.json"),
+        *(f"{split}.shards" for split in SPLITS),
     }
 
 
+@pytest.mark.parametrize("limit", [8.0, TINY])
 def test_the_number_of_workers_and_of_blocks_changes_no_byte(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, monkeypatch: pytest.MonkeyPatch, limit: float
 ) -> None:
     (photos / "cat/03.png").write_bytes(b"no image")
-    one, _ = prepared_photos(photos, "one", workers=1)
-    monkeypatch.setattr("imageclf.packing.MOST_IMAGES", 3)
-    three, _ = prepared_photos(photos, "three", workers=3)
-    for path in one.iterdir():
-        assert path.read_bytes() == (three / path.name).read_bytes()
+    one, _ = prepared_photos(photos, "one", workers=1, transform__packed_limit_gb=limit)
+    monkeypatch.setattr("imageclf.blocks.MOST_IMAGES", 3)
+    three, _ = prepared_photos(photos, "three", workers=3, transform__packed_limit_gb=limit)
+    assert contents(one) == contents(three)
 
 
 def test_an_unreadable_file_is_in_the_manifest_and_in_no_split(photos: Path) -> None:
@@ -235,3 +248,90 @@ def test_given_splits_are_kept_and_missing_ones_drawn_from_train(
     given = manifest["name"].str.startswith("validation")
     assert (manifest.loc[given, "split"] == "val").all()
     assert set(manifest.loc[~given, "split"]) == {"train", "test"}
+
+
+def test_pixels_that_are_too_many_are_kept_as_jpeg(photos: Path) -> None:
+    packed, _ = prepared_photos(photos, "packed")
+    folder, manifest = prepared_photos(photos, "shards", transform__packed_limit_gb=TINY)
+    for split in SPLITS:
+        part, expected = load_split(folder, split), load_split(packed, split)
+        assert isinstance(part.images, JpegImages)
+        assert np.load(folder / f"{split}.images.npy").shape == (0, 32, 32, 3)
+        assert part.images.shape == expected.images.shape
+        assert (part.labels == expected.labels).all()
+        difference = np.abs(part.images[:].astype(int) - expected.images)
+        assert 0 < difference.mean() < 2
+    pd.testing.assert_frame_equal(manifest, pd.read_parquet(packed / "manifest.parquet"))
+    # The statistics are those of what the training sees.
+    stats, scaled = read_json(folder / "stats.json"), load_split(folder, "train").images[:] / 255
+    assert stats["mean"] == pytest.approx(scaled.mean(axis=(0, 1, 2)))
+    assert stats["std"] == pytest.approx(scaled.std(axis=(0, 1, 2)))
+    assert read_json(folder / "digests.json")["val"] == split_digest(folder, "val")
+
+
+def test_greys_of_idx_files_can_be_kept_as_jpeg(raw: Path) -> None:
+    packed, _ = prepared(raw)
+    folder, _ = prepared(raw, "shards", transform__packed_limit_gb=TINY)
+    part, expected = load_split(folder, "test"), load_split(packed, "test")
+    assert isinstance(part.images, JpegImages)
+    assert np.abs(part.images[:].astype(int) - expected.images).mean() < 10  # of noise
+
+
+def blocks_of(photos: Path) -> Path:
+    """The folder of the blocks that the last attempt left."""
+    (folder,) = (photos.parent / BLOCKS).iterdir()
+    return folder
+
+
+@pytest.mark.parametrize("limit", [8.0, TINY])
+def test_blocks_that_are_there_and_whole_are_not_made_again(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, limit: float
+) -> None:
+    monkeypatch.setattr("imageclf.blocks.MOST_IMAGES", 10)
+    (photos / "cat/03.png").write_bytes(b"no image")
+    expected, _ = prepared_photos(photos, "whole", transform__packed_limit_gb=limit)
+    names = [f"{number:06}" for number in range(4)]
+    blocks = blocks_of(photos)
+    assert sorted(path.name for path in blocks.iterdir()) == sorted(
+        [*names, *(f"{name}.json" for name in names)]
+    )
+    # Never begun; cut off; torn; one bit wrong; whole.
+    (blocks / names[0]).unlink()
+    (blocks / f"{names[0]}.json").unlink()
+    os.truncate(blocks / names[1], 5000)
+    os.truncate(blocks / f"{names[2]}.json", 5000)
+    before = (blocks / names[3]).stat().st_mtime_ns
+    said = io.StringIO()
+    again, _ = prepared_photos(
+        photos, "again", console=Console(file=said), transform__packed_limit_gb=limit
+    )
+    assert said.getvalue() == "carrying on: 30 of 40 files are done\n"
+    assert contents(again) == contents(expected)
+    assert (blocks / names[3]).stat().st_mtime_ns == before
+    with (blocks / names[3]).open("r+b") as file:
+        file.seek(700)
+        value = file.read(1)[0]
+        file.seek(700)
+        file.write(bytes([value ^ 1]))
+    healed, _ = prepared_photos(photos, "healed", transform__packed_limit_gb=limit)
+    assert contents(healed) == contents(expected)
+
+
+def test_blocks_of_other_images_or_parameters_are_removed(photos: Path) -> None:
+    def work(name: str, **changes: Any) -> str:
+        prepared_photos(photos, name, **changes)
+        return blocks_of(photos).name
+
+    first = work("first")
+    assert work("again") == first
+    # Neither the seed nor the splits are in them.
+    assert work("seed", seed=2, transform__val_fraction=0.2) == first
+    others = [
+        work("side", transform__image_size=33),
+        work("fit", transform__fit="stretch"),
+        work("channels", transform__channels=1),
+        work("jpeg", transform__packed_limit_gb=TINY),
+    ]
+    photograph(99).save(photos / "cat/03.png")
+    others.append(work("image"))
+    assert len({first, *others}) == 6

@@ -31,8 +31,8 @@ def write_files(files: Project) -> None:
     """What the other stages leave of a finished training."""
     shutil.copy(ROOT / "params.yaml", "params.yaml")
     figures = {"accuracy": 0.9, "accuracy_low": 0.8, "majority_accuracy": 0.1}
-    classes = {"class_names": ["a", "b", "c", "d"]}
-    write_json("models/classifier/model.json", classes | {"fingerprint": FINGERPRINT})
+    told = {"class_names": ["a", "b", "c", "d"], "weights": {"sha256": "5" * 64}}
+    write_json("models/classifier/model.json", told | {"fingerprint": FINGERPRINT})
     parity = {"agree": True, "sha256": {"model.onnx": sha256_file(files.onnx)}}
     write_json("models/exported/parity.json", parity)
     write_json("reports/metrics.json", figures)
@@ -43,6 +43,7 @@ def write_files(files: Project) -> None:
     write_json("data/prepared/digests.json", DIGESTS)
     shutil.copy(files.onnx, "models/exported/model.onnx")
     np.save("data/prepared/test.images.npy", np.zeros((10, 8, 8), np.uint8))
+    np.save("data/prepared/test.labels.npy", np.zeros(10, np.int64))
     Path("reports/history.csv").write_text("epoch,train_loss\n1,0.5\n2,0.25\n")
 
 
@@ -66,9 +67,12 @@ def test_the_register_stage_tells_mlflow_what_the_files_say(files: Project) -> N
     ]
     assert run.data.metrics["test_majority_accuracy"] == 0.1
     assert run.data.tags["restored_from_cache"] == "true"
+    assert run.data.tags["weights.sha256"] == "5" * 64
     assert len(run.inputs.dataset_inputs) == 3
     artifacts = {artifact.path for artifact in files.client.list_artifacts(run.info.run_id)}
     assert artifacts == {"models", "params.yaml", "reports"}
+    models = {each.path for each in files.client.list_artifacts(run.info.run_id, "models")}
+    assert models == {"models/classifier", "models/exported"}
 
 
 @pytest.mark.parametrize(

@@ -56,3 +56,21 @@ def test_splits_that_are_given_stay() -> None:
     )
     assert splits[20:].tolist() == ["test"] * 5
     assert sorted(splits[:20]) == ["train"] * 16 + ["val"] * 4
+
+
+def test_so_many_train_images_of_each_class_are_kept() -> None:
+    given = np.array(["train"] * 50 + ["test"] * 10, dtype=object)
+    labels = np.repeat([0, 1, 2], 20)
+
+    def draw(seed: int) -> np.ndarray:
+        params = make_params(seed=seed, transform__train_per_class=7)
+        return draw_splits(given, labels, np.arange(60), NAMES, params)
+
+    splits = draw(1)
+    assert np.bincount(labels[splits == "train"]).tolist() == [7, 7, 7]
+    assert np.bincount(labels[splits == "val"]).tolist() == [2, 2, 1]
+    assert (splits[50:] == "test").all()
+    assert (splits == draw(1)).all()
+    assert (splits != draw(2)).any()
+    everything = make_params(transform__train_per_class=100)
+    assert "" not in draw_splits(given, labels, np.arange(60), NAMES, everything)

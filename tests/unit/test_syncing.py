@@ -3,6 +3,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from test_live import the_run, train_badly, wait_for
@@ -11,8 +12,10 @@ from test_tracking import FINGERPRINT, Project, described, epoch
 from imageclf.cli import main
 from imageclf.files import UserError
 from imageclf.journal import End, Journal
+from imageclf.preview import preview
 from imageclf.syncing import Summary, sync
 from imageclf.tracking import end_abandoned, report
+from support import learnable_split, make_params
 
 
 @pytest.fixture
@@ -34,6 +37,16 @@ def test_a_failed_training_comes_back(files: Project) -> None:
     assert (run.info.status, run.info.end_time) == ("FAILED", 2000)
     assert files.history("train_loss") == [(1, 1.0, 1001)]
     assert sync(everything=True, watch=iter) == Summary(agreed=1)
+
+
+def test_a_failed_training_comes_back_with_its_first_batch(files: Project) -> None:
+    failed_training()
+    seen = preview(make_params(), learnable_split(40, seed=0), [*"abcd"], 4)
+    np.savez(Journal(FINGERPRINT).first_batch, allow_pickle=False, **vars(seen))
+    sync(everything=True, watch=iter)
+    (run,) = files.runs()
+    (picture,) = files.client.list_artifacts(run.info.run_id, "reports/evaluation")
+    assert picture.path.endswith("first_batch.png")
 
 
 def test_a_training_that_goes_on_is_left_alone(files: Project) -> None:

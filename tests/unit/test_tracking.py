@@ -404,3 +404,11 @@ def test_several_processes_on_a_fresh_store_make_one_run(project: Path) -> None:
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "KILLED"
     assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 1
+
+
+def test_what_a_kill_left_of_a_database_in_the_making_does_no_harm(project: Path) -> None:
+    (project / "mlflow.db").unlink()
+    for left in (".mlflow.db.tmp", ".mlflow.db.tmp-journal"):
+        (project / left).write_bytes(b"half a database")
+    assert list_runs() == []
+    assert not list(project.glob(".mlflow.db.*"))

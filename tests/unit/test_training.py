@@ -92,7 +92,7 @@ def test_means_are_taken_over_images_not_over_batches() -> None:
     classifier = fresh(params)
     split = learnable_split(1003, seed=3)
     images, labels = torch.tensor(split.images), torch.tensor(split.labels)
-    loss, accuracy = measure(classifier, images, labels, torch.nn.functional.nll_loss)
+    loss, accuracy = measure(classifier, [(images, labels)], torch.nn.functional.nll_loss)
     with torch.no_grad():
         output = classifier(images)
     assert loss == pytest.approx(torch.nn.functional.nll_loss(output, labels).item(), rel=1e-5)
@@ -184,12 +184,12 @@ def steps_of(training: Training, steps: int) -> dict[str, Any]:
     take = training._step
     taken = 0
 
-    def counted(batch: torch.Tensor) -> None:
+    def counted(*batch: Any) -> None:
         nonlocal taken
         if taken == steps:
             raise StopError
         taken += 1
-        take(batch)
+        take(*batch)
 
     training._step = counted  # type: ignore[method-assign]
     with suppress(StopError):
@@ -215,8 +215,7 @@ def test_early_stopping_keeps_the_best_epoch() -> None:
     assert stopped.best_epoch == best.epoch
     loss, _ = measure(
         stopped.classifier,
-        torch.tensor(HARD_VAL.images),
-        torch.tensor(HARD_VAL.labels),
+        [(torch.tensor(HARD_VAL.images), torch.tensor(HARD_VAL.labels))],
         torch.nn.functional.nll_loss,
     )
     assert loss == best.val_loss
@@ -228,8 +227,7 @@ def test_averaged_weights_are_measured_and_kept() -> None:
     assert losses(results) != losses(run(small()))
     loss, _ = measure(
         averaged.classifier,
-        torch.tensor(VAL.images),
-        torch.tensor(VAL.labels),
+        [(torch.tensor(VAL.images), torch.tensor(VAL.labels))],
         torch.nn.functional.nll_loss,
     )
     assert loss == results[-1].val_loss
@@ -252,3 +250,118 @@ def test_the_trial_step_leaves_the_training_as_it_was() -> None:
     assert before == pytest.approx(math.log(4), rel=0.5)
     assert after < before
     assert losses(list(tried.run())) == losses(run(small(**BUSY)))
+
+
+BEGUN = {"model__weights": "a/path", "model__name": "resnet", "model__width": 4, "model__depth": 1}
+FROZEN = {**BEGUN, "model__freeze": "backbone", "model__dropout": 0.3, "model__head": [8]}
+
+
+def backbone(training: Training) -> dict[str, torch.Tensor]:
+    """The weights and batch norm of its backbone, as they are now."""
+    assert isinstance(training.classifier, Classifier)
+    state = training.classifier.network.backbone.state_dict()
+    return {name: value.clone() for name, value in state.items()}
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def large(**changes: object) -> Params:
+    return small(transform__image_size=28, **changes)
+
+
+def test_a_frozen_backbone_stays_as_it_is_and_the_head_learns() -> None:
+    frozen = training(large(**FROZEN, augment__shift=1, train__epochs=3))
+    before = backbone(frozen)
+    results = list(frozen.run())
+    assert same(before, backbone(frozen))
+    assert results[-1].train_loss < results[0].train_loss
+
+
+def test_then_the_backbone_learns_too() -> None:
+    params = large(**BEGUN, model__freeze="then", train__head_epochs=2, train__epochs=3)
+    both = training(params)
+    states = [backbone(both), *(backbone(both) for _ in both.run())]
+    assert same(states[0], states[1])
+    assert same(states[0], states[2])
+    assert not same(states[0], states[3])
+
+
+def test_a_pretrained_backbone_learns_at_a_rate_of_its_own() -> None:
+    slow = training(large(**BEGUN, train__backbone_rate=0.01, train__optimizer="adam"))
+    before = {name: value.clone() for name, value in slow.classifier.named_parameters()}
+    steps_of(slow, 1)
+    moved = {
+        name: (value - before[name]).abs().max().item()
+        for name, value in slow.classifier.named_parameters()
+    }
+    # The first step of Adam is as long as the rate, whatever the gradient.
+    rate = slow.params.train.learning_rate
+    for name, distance in moved.items():
+        factor = 0.01 if "backbone" in name else 1
+        assert distance == pytest.approx(rate * factor, rel=0.02), name
+
+
+@pytest.mark.parametrize("stop_after", [10, 39, 40, 41, 50, 60])
+def test_both_parts_of_then_are_resumed_bit_by_bit(stop_after: int) -> None:
+    params = large(
+        **BEGUN, model__freeze="then", train__head_epochs=2, train__epochs=3, train__ema=0.9
+    )
+    whole = training(params)
+    expected = losses(list(whole.run()))
+    stopped = steps_of(training(params), stop_after)
+    resumed = training(params)
+    resumed.restore(round_trip(stopped))
+    list(resumed.run())
+    assert losses(resumed.history) == expected
+    assert same(whole.classifier.state_dict(), resumed.classifier.state_dict())
+
+
+def on_features(params: Params) -> tuple[Training, Classifier]:
+    """A training of a head on the features of its backbone, and the classifier it is part of."""
+    classifier = fresh(params).eval()
+    with torch.no_grad():
+        splits = [
+            Split(classifier.features(torch.tensor(split.images)).numpy(), split.labels)
+            for split in (TRAIN, VAL)
+        ]
+    return Training(params, classifier.network.head, *splits, classes=4), classifier
+
+
+def test_a_head_on_features_learns_what_it_learns_on_images() -> None:
+    params = large(**FROZEN | {"model__dropout": 0.0})
+    head, classifier = on_features(params)
+    images = training(params)
+    before = backbone(images)
+    results = losses(list(head.run()))
+    expected = losses(list(images.run()))
+    assert np.array(results) == pytest.approx(np.array(expected), rel=1e-4)
+    assert same(before, classifier.network.backbone.state_dict())
+    # And the whole network, on raw images, is what was measured on features.
+    loss, accuracy = measure(
+        classifier,
+        [(torch.tensor(VAL.images), torch.tensor(VAL.labels))],
+        torch.nn.functional.nll_loss,
+    )
+    assert loss == pytest.approx(results[-1][1], rel=1e-4)
+    assert accuracy == pytest.approx(head.history[-1].val_accuracy, abs=0.011)
+
+
+@pytest.mark.parametrize("stop_after", [0, 7, 20, 55])
+def test_a_head_on_features_is_resumed_bit_by_bit(stop_after: int) -> None:
+    params = large(**FROZEN, train__ema=0.9, train__patience=2)
+    whole, _ = on_features(params)
+    expected = losses(list(whole.run()))
+    stopped = steps_of(on_features(params)[0], stop_after)
+    resumed, _ = on_features(params)
+    resumed.restore(round_trip(stopped))
+    list(resumed.run())
+    assert losses(resumed.history) == expected
+    assert same(whole.classifier.state_dict(), resumed.classifier.state_dict())
+
+
+def test_the_checks_before_a_training_work_on_features() -> None:
+    head, _ = on_features(large(**FROZEN))
+    before, after = head.trial_step()
+    assert after < before

@@ -1,10 +1,10 @@
 """`imageclf predict`."""
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +21,15 @@ CLASSES_SHOWN = 3
 FIGURE_ROWS = 12
 # From this number of images on, a progress bar is worth its line.
 MANY = 100
-
-# Class names with their probabilities, the likeliest first.
-Classes = list[tuple[str, float]]
+CLASSES_COUNTED = 5
 
 
 @click.command(
     epilog=examples(
         "imageclf predict shoe.jpg --figure shoe.png",
         "imageclf predict photos/ --top-k 1",
-        "imageclf predict photos/ --json > predictions.jsonl",
+        "imageclf predict photos/ --output predictions.csv",
+        "imageclf predict photos/ --json | jq .image",
         "find . -name '*.png' | imageclf predict - --model models:/fashion-mnist@champion",
     )
 )
@@ -50,6 +49,13 @@ Classes = list[tuple[str, float]]
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
 @click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write to a .csv or .parquet (a row per image, with the probability of every class) or "
+    ".jsonl file (as --json), whole or not at all, instead of printing.",
+)
+@click.option(
     "--figure",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="PNG",
@@ -57,7 +63,12 @@ Classes = list[tuple[str, float]]
     "probabilities.",
 )
 def predict(
-    images: tuple[str, ...], model: str, top_k: int | None, as_json: bool, figure: Path | None
+    images: tuple[str, ...],
+    model: str,
+    top_k: int | None,
+    as_json: bool,
+    output: Path | None,
+    figure: Path | None,
 ) -> None:
     """Print the likeliest classes of IMAGES.
 
@@ -65,37 +76,49 @@ def predict(
     input, one a line. Files that are no images are listed at the end, with exit code 2.
     """
     from imageclf.images import ImageError
-    from imageclf.prediction import likeliest, load_exported
+    from imageclf.prediction import load_exported
 
-    if figure:
-        check_png("--figure", figure)
+    _check_targets(as_json, output, figure)
     paths = list(_image_paths(images))
     if not paths:
         raise UserError("no images given: name files or folders, or - for paths on standard input")
     classifier = load_exported(_model_path(model))
     if top_k and top_k > len(classifier.class_names):
         raise UserError(f"--top-k {top_k}: {model} knows {len(classifier.class_names)} classes")
-    line: Callable[[Path, Classes], str] = (
-        _json_line if as_json else _text_line(paths, classifier.class_names)
-    )
     drawn: list[Prediction] = []
     unreadable: list[ImageError] = []
-    with _progress_bar(len(paths)) as advance:
+    found: Counter[str] = Counter()
+    with (
+        _writer(paths, classifier.class_names, top_k or CLASSES_SHOWN, as_json, output) as write,
+        _progress(len(paths), output) as advance,
+    ):
         for result in classifier.predict(paths):
             if isinstance(result, ImageError):
                 unreadable.append(result)
             else:
-                count = top_k or CLASSES_SHOWN
-                classes = likeliest(result.probabilities, classifier.class_names, count)
-                click.echo(line(result.path, classes))
+                write(result)
+                found[classifier.class_names[result.probabilities.argmax()]] += 1
                 drawn += [result] if len(drawn) < FIGURE_ROWS else []
-            advance()
+            advance(1)
+    if output:
+        click.echo(_summary(output, found))
     if figure and drawn:
         _draw(drawn, classifier.class_names, figure)
     for error in unreadable:
         click.echo(f"unreadable: {error}", err=True)
     if unreadable:
         raise UserError(f"{len(unreadable)} of {len(paths)} images could not be read")
+
+
+def _check_targets(as_json: bool, output: Path | None, figure: Path | None) -> None:
+    from imageclf.prediction_files import check_kind
+
+    if figure:
+        check_png("--figure", figure)
+    if output:
+        check_kind(output)
+    if output and as_json:
+        raise UserError("--json prints and --output writes a file: give one of them")
 
 
 def _image_paths(names: Iterable[str]) -> Iterator[Path]:
@@ -124,43 +147,52 @@ def _model_path(model: str) -> Path:
     return download_model(model)
 
 
-def _text_line(paths: list[Path], class_names: list[str]) -> Callable[[Path, Classes], str]:
+def _writer(
+    paths: list[Path], class_names: Sequence[str], top_k: int, as_json: bool, output: Path | None
+) -> "AbstractContextManager[Callable[[Prediction], object]]":
+    """What takes each prediction: the file, or standard output."""
+    from imageclf.prediction_files import json_line, predictions_file
+
+    if output:
+        return predictions_file(output, class_names, top_k)
+    if as_json:
+        return nullcontext(lambda result: click.echo(json_line(result, class_names, top_k)))
+    line = _text_line(paths, class_names, top_k)
+    return nullcontext(lambda result: click.echo(line(result)))
+
+
+def _text_line(
+    paths: list[Path], class_names: Sequence[str], top_k: int
+) -> "Callable[[Prediction], str]":
     """What prints a prediction, in columns wide enough for every path and class."""
+    from imageclf.prediction import likeliest
+
     path_width = max(len(str(path)) for path in paths)
     name_width = max(map(len, class_names))
 
-    def line(path: Path, classes: Classes) -> str:
+    def line(result: "Prediction") -> str:
+        classes = likeliest(result.probabilities, class_names, top_k)
         columns = [f"{name:<{name_width}} {probability:>6.1%}" for name, probability in classes]
-        return "  ".join([click.format_filename(f"{path!s:<{path_width}}"), *columns])
+        return "  ".join([click.format_filename(f"{result.path!s:<{path_width}}"), *columns])
 
     return line
 
 
-def _json_line(path: Path, classes: Classes) -> str:
-    predictions = [
-        {"class": name, "probability": round(probability, 6)} for name, probability in classes
-    ]
-    return json.dumps({"image": str(path), "predictions": predictions})
-
-
-@contextmanager
-def _progress_bar(total: int) -> Iterator[Callable[[], object]]:
-    """A bar on standard error, where that is a terminal and no lines scroll by to tell as much."""
+def _progress(total: int, output: Path | None) -> AbstractContextManager[Callable[[int], None]]:
+    """A bar on standard error, unless lines scroll by on the terminal to tell as much."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    with Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        disable=total < MANY or sys.stdout.isatty() or not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
+    from imageclf.progress import image_progress
+
+    lines_scroll = sys.stdout.isatty() and not output
+    return image_progress(Console(stderr=True, quiet=total < MANY or lines_scroll), total)
+
+
+def _summary(output: Path, found: Counter[str]) -> str:
+    """How many images the file tells of, and the classes that most of them are."""
+    counts = [f"{count:,} {name}" for name, count in found.most_common(CLASSES_COUNTED)]
+    rest = [f"{len(found) - CLASSES_COUNTED} more classes"] if len(found) > CLASSES_COUNTED else []
+    return ": ".join([f"{output}", f"{found.total():,} images", ", ".join([*counts, *rest])])
 
 
 def _draw(drawn: "list[Prediction]", class_names: list[str], path: Path) -> None:

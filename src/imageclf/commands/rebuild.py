@@ -23,7 +23,9 @@ TOLERANCE = 0.01
 @click.argument("what")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--from-scratch", is_flag=True, help="Take nothing but the raw data from a cache: train again."
+    "--from-scratch",
+    is_flag=True,
+    help="Take nothing but raw data and pretrained weights from a cache: train again.",
 )
 @click.option(
     "--tolerance",

@@ -10,6 +10,7 @@ from imageclf.files import read_json
 
 EXPORTED = Path("models/exported")
 REPORT = Path("reports/evaluation/index.html")
+SUSPECTS = Path("reports/suspects.json")
 
 
 @click.command()
@@ -28,6 +29,8 @@ def summary() -> None:
         ("test images", f"{metrics['images']:,}"),
         ("fingerprint", description["fingerprint"]),
         ("report", str(REPORT)),
+        ("data", "reports/data.html"),
+        ("wrong labels", _wrong_labels()),
         ("plots", "dvc plots show"),
         ("exported model", "  ".join(map(str, exported)) or "missing: run `dvc repro`"),
         ("runs and models", "make ui"),
@@ -36,6 +39,16 @@ def summary() -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         click.echo(f"{name:<{width}}  {value}")
+
+
+def _wrong_labels() -> str:
+    """What `imageclf suspects` found in these very data, or its name."""
+    digests = Path("data/prepared/digests.json")
+    if SUSPECTS.exists() and digests.exists():
+        found = read_json(SUSPECTS)
+        if found["data"].items() <= read_json(digests).items():
+            return f"{found['suspects']:,} suspects: {SUSPECTS.with_suffix('.html')}"
+    return "imageclf suspects"
 
 
 def _top_k_rows(metrics: dict[str, float]) -> Iterator[tuple[str, str]]:

@@ -91,6 +91,9 @@ def _rows(found: "Trace") -> Iterator[tuple[str, "RenderableType"]]:
     yield from _origin(found)
     if found.source or found.digests:
         yield "data", "\n".join(_data(found))
+    if weights := found.lineage.tags.get("weights.sha256"):
+        title = found.lineage.tags["weights.title"]
+        yield "began with", f"{title}\nsha256: {weights[:SHOWN_DIGITS]}"
     if differing := list(_differing(found)):
         yield "parameters", columns(differing)
     if figures := [

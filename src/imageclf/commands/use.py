@@ -10,8 +10,10 @@ from imageclf.commands import examples
 def use(recipe: str | None) -> None:
     """Put the settings of RECIPE into params.yaml, or list the recipes.
 
-    Only the parameters that the recipe lists change; comments stay.
+    Only parameters that decide the model change; comments, and the data.source of your own
+    pictures, stay.
     """
+    from imageclf.params import load_params
     from imageclf.recipes import find_recipe, load_recipes, use_recipe
 
     if recipe is None:
@@ -27,4 +29,10 @@ def use(recipe: str | None) -> None:
     for change in changes:
         before = "unset" if change.before is None else change.before
         click.echo(f"{change.key:<{width}}  {before} -> {change.after}")
-    click.echo("next: dvc repro")
+    data = load_params().data
+    if data.name == "image_folder" and not data.source:
+        click.echo(
+            "next: set data.source in params.yaml to your folder of pictures, then dvc repro"
+        )
+    else:
+        click.echo("next: dvc repro")

@@ -1,0 +1,50 @@
+"""`imageclf suspects`."""
+
+from pathlib import Path
+
+import click
+
+from imageclf.commands import examples
+
+PREPARED, REPORTS = Path("data/prepared"), Path("reports")
+
+
+@click.command(epilog=examples("imageclf suspects", "imageclf suspects --folds 10"))
+@click.option(
+    "--folds",
+    type=click.IntRange(2, 50),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Train N networks, each on all but one of N parts of the images.",
+)
+def suspects(folds: int) -> None:
+    """List train and val images whose label is probably wrong.
+
+    Trains as params.yaml says on parts of data/prepared and lets each network judge the part that
+    it never saw. Takes about as long as N trainings; a run that is stopped goes on with the next
+    part. Writes reports/suspects.html, .csv and .json; no stage of the pipeline is touched.
+    """
+    from imageclf.params import load_params
+    from imageclf.runtime import prepare_runtime
+
+    params = load_params()
+    runtime = prepare_runtime(params)
+
+    from rich.console import Console
+
+    from imageclf.progress import image_progress
+    from imageclf.suspects import draw_folds, load_labelled, out_of_fold
+    from imageclf.suspects_report import PAGE, TABLE, write_suspects
+
+    labelled = load_labelled(params, PREPARED)
+    drawn = draw_folds(params, labelled, folds)
+    console = Console(soft_wrap=True, highlight=False)
+    images = params.train.epochs * sum(len(fold.train) for fold in drawn)
+    with image_progress(console, images) as advance:
+        probabilities = out_of_fold(params, labelled, drawn, runtime.device, advance, console.print)
+    found = write_suspects(REPORTS, PREPARED, labelled, probabilities, folds)
+    click.echo(
+        f"{found['suspects']:,} of {found['images']:,} labels are disputed: {REPORTS / PAGE}, "
+        f"{REPORTS / TABLE}"
+    )

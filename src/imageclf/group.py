@@ -1,0 +1,180 @@
+"""Processes that train one network together, each on its share of every batch.
+
+What one process would compute is computed exactly, but for rounding: a sum over a batch is a sum of
+the shares' sums. Nothing but dropout depends on how many share a batch.
+"""
+
+import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from imageclf.files import UserError
+
+# Whoever is ended from outside (Ctrl-C, a kill) sees the others go a moment before its own end.
+MOMENT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among those of torch's default process group: number ``rank`` of ``size``."""
+
+    rank: int
+    size: int
+
+    def share(self, images: int) -> slice:
+        """The images of a batch that are this process's; none, where there are few.
+
+        Shares differ by two at most. The pairs that ``augment.mix`` mixes stay together.
+        """
+        pairs = -(-images // 2)
+        start, stop = (2 * (pairs * rank // self.size) for rank in (self.rank, self.rank + 1))
+        return slice(start, min(stop, images))
+
+    def add(self, values: Tensor) -> None:
+        """Make ``values`` the sum over all processes, on each of them, to the same bits."""
+        _add(values)
+
+    def backward(
+        self, loss: Tensor, divisor: Tensor, right: Tensor, network: nn.Module
+    ) -> tuple[Tensor, Tensor]:
+        """Give every weight the gradient of the mean loss over the whole batch.
+
+        Everything travels in one flat tensor. (DistributedDataParallel averages the means of the
+        shares, which is another thing where shares are not equal, and imports torch's compiler.)
+
+        Args:
+            loss: the mean over this process's share; of no images it is NaN.
+            divisor: what that mean was divided by; 0 where there are no images.
+            right: answers in this share that are right.
+            network: that gave the loss.
+
+        Returns:
+            The mean loss over the whole batch and the number of right answers in it.
+        """
+        summed = loss * divisor
+        summed.backward()
+        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+        summed = torch.where(divisor > 0, summed.detach(), 0)
+        figures = torch.stack([summed, divisor, right.float()])
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), figures])
+        _add(flat)
+        *parts, figures = flat.split([*(gradient.numel() for gradient in gradients), 3])
+        summed, divisor, right = figures
+        for gradient, part in zip(gradients, parts, strict=True):
+            torch.div(part.view_as(gradient), divisor, out=gradient)
+        return summed / divisor, right
+
+    def share_batch_norm(self, network: nn.Module) -> None:
+        """Let batch norm see the whole batch: by torch's own layer, which needs a GPU, or ours."""
+        if next(network.parameters()).device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            return
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.__class__ = SharedBatchNorm
+
+    def lead(self, state: dict[str, Any]) -> None:
+        """Give the other processes the state from which all start; for the first one."""
+        file = io.BytesIO()
+        torch.save(state, file)
+        with _peers():
+            distributed.broadcast_object_list([file.getvalue()])
+
+    def follow(self) -> dict[str, Any]:
+        """The state that the first process gives, on the CPU; for the others."""
+        held = [b""]
+        with _peers():
+            distributed.broadcast_object_list(held)
+        file = io.BytesIO(held[0])
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return state
+
+    def agree(self, fingerprint: str) -> None:
+        """See that all train the same model.
+
+        Raises:
+            UserError: the fingerprints differ.
+        """
+        seen: list[Any] = [None] * self.size
+        with _peers():
+            distributed.all_gather_object(seen, fingerprint)
+        if len(set(seen)) > 1:
+            raise UserError(
+                "the machines would not train the same model: bring params.yaml, the source and "
+                "data/prepared of all to the same state (git pull, dvc pull)"
+            )
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm with the mean and the variance of a batch that several processes share."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Of images (N x C x H x W; N may be 0), in their own type."""
+        if not self.training:
+            return super().forward(images)
+        values, channels = images.float(), images.shape[1]
+        count = values.new_tensor([values.numel() / channels])
+        sums = _sum(torch.cat([values.sum(dim=(0, 2, 3)), count]))
+        count = sums[channels]
+        mean = sums[:channels] / count
+        centred = values - mean[:, None, None]
+        variance = _sum(centred.square().sum(dim=(0, 2, 3))) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.num_batches_tracked += 1
+        scale = (variance + self.eps).rsqrt() * self.weight
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(images.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes. Each adds to the loss, so the gradient is a sum likewise."""
+
+    @staticmethod
+    def forward(_: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        _add(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        _add(total)
+        return total
+
+
+def _sum(values: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(values)
+    return total
+
+
+def _add(values: Tensor) -> None:
+    with _peers():
+        distributed.all_reduce(values)
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """Within, another process may turn out to be gone.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        time.sleep(MOMENT_S)
+        raise UserError(
+            "another process of this training ended; `dvc repro` goes on from the last checkpoint"
+        ) from error

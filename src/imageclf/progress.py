@@ -1,0 +1,36 @@
+"""How far work on many images has come."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Images a second."""
+        return Text(f"{task.speed or 0:,.0f} images/s")
+
+
+@contextmanager
+def image_progress(console: Console, images: int) -> Iterator[Callable[[int], None]]:
+    """A bar with images a second and the time left, where the console is a terminal.
+
+    What it yields is told how many more images are done.
+    """
+    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    hidden = console.quiet or not console.is_terminal
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, disable=hidden
+    ) as bar:
+        task = bar.add_task("", total=images)
+        yield lambda count: bar.advance(task, count)

@@ -1,0 +1,56 @@
+"""data/prepared (train and val) and models/pretrained -> data/features."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from command import stage
+from imageclf.embedding import SPLITS, write_features, write_no_features
+from imageclf.files import UserError, atomic_folder
+from imageclf.params import Params
+from imageclf.runtime import prepare_runtime
+
+PREPARED, FEATURES = Path("data/prepared"), Path("data/features")
+PRETRAINED = Path("models/pretrained")
+
+
+@stage
+def main(params: Params) -> None:
+    """Let a frozen backbone see each image once; nothing where it learns, or images change."""
+    if params.trains_on_features:
+        embed(params)
+        return
+    with atomic_folder(FEATURES) as target:
+        write_no_features(target)
+    click.echo("no features: the training sees the images themselves")
+
+
+def embed(params: Params) -> None:
+    """Write the features of train and val."""
+    runtime = prepare_runtime(params)
+
+    import torch
+
+    from imageclf.datasets import load_split
+    from imageclf.pretrained import begin_classifier, read_pretrained
+    from imageclf.progress import image_progress
+
+    pretrained = read_pretrained(PRETRAINED)
+    if pretrained is None:
+        raise UserError(f"{PRETRAINED} holds no weights: run `dvc repro`")
+    # What the head is, and what the training is, must not matter here.
+    model = params.model.model_copy(update=pretrained.architecture | {"head": []})
+    splits = {name: load_split(PREPARED, name) for name in SPLITS}
+    shape, count = splits["train"].images.shape[1:], sum(map(len, splits.values()))
+    classifier = begin_classifier(model, {}, PRETRAINED, shape, classes=1).to(runtime.device)
+    classifier = classifier.to(memory_format=torch.channels_last)
+    click.echo(f"{model.name} sees {count:,} images once, on {runtime.device}")
+    with atomic_folder(FEATURES) as target, image_progress(Console(), count) as advance:
+        for name, split in splits.items():
+            write_features(classifier, split, target / f"{name}.npy", advance)
+    click.echo(f"features: {FEATURES}")
+
+
+if __name__ == "__main__":
+    main()

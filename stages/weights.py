@@ -1,0 +1,33 @@
+"""The place that holds pretrained weights -> models/pretrained."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from command import stage
+from imageclf.params import Params
+from imageclf.weights import fetch_weights
+
+PRETRAINED = Path("models/pretrained")
+
+
+@stage
+def main(params: Params) -> None:
+    """Bring the weights that the training begins with, checked; nothing where it draws its own."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    pretrained = fetch_weights(params.model, PRETRAINED, console)
+    if pretrained is None:
+        click.echo("model.weights: none, so they are drawn at random")
+        return
+    origin = pretrained.origin
+    click.echo(
+        f"{pretrained.architecture['name']} begins with {origin['title']}, sha256 "
+        f"{origin['sha256'][:12]} -> {PRETRAINED}"
+    )
+    if params.model.weights != "imagenet" and "#" not in params.model.weights:
+        click.echo("  changed what has that name? dvc repro --force weights && dvc repro")
+
+
+if __name__ == "__main__":
+    main()
