@@ -4,11 +4,12 @@ Two runners never train the same model at the same time: a lease, named by what 
 from, keeps the second one waiting until the first one's result can be had from the remote.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imageclf.cache import default_remote, written_files
+from imageclf.cache import default_remote, dvc, written_files
 from imageclf.files import UserError, digest_of, sha256_file
 from imageclf.journal import PIPELINE, project_root
 from imageclf.lease import Lease
@@ -21,6 +22,7 @@ DVC_YAML, _, LOCK = PIPELINE
 REPRO = ("repro", "--pull", "--allow-missing")
 BEFORE, TRAIN = "embed", "train"  # stages
 SOURCES = ("src/", "stages/")
+TOLD = re.compile(r"^(?:Running stage|Stage) '(\w+)'(.*)$", re.MULTILINE)
 AUTHOR = ("-c", "user.name=imageclf runner", "-c", "user.email=imageclf@localhost")
 
 
@@ -44,6 +46,7 @@ def run(seconds: float, tell: Tell) -> bool:
     with _alone():
         branch = _follow_branch()
         fetch_journals()
+        _pull_inputs()
         if not run_dvc(*REPRO, BEFORE):
             return False
         with Lease(training_key(), seconds, tell) as lease:
@@ -74,6 +77,28 @@ def training_key() -> str:
             "sources": {dep: sha256_file(Path(dep)) for dep in stage["deps"] if dep not in data},
         }
     )
+
+
+def _pull_inputs() -> None:
+    """Get at once what the stages to run read of what the stages before them wrote.
+
+    `dvc repro --pull` does so file by file. Where it finds one in its cache, as those are that have
+    the content of another, DVC 3.67 takes the next one for found too, and fails.
+
+    Raises:
+        UserError: the remote does not have all of it.
+    """
+    said = TOLD.findall(dvc("repro", "--dry", "--allow-missing").stdout)
+    first = next((name for name, state in said if "didn't change" not in state), None)
+    if first is None:
+        return
+    stages = read_yaml(Path(DVC_YAML))["stages"]
+    to_run = [*stages][[*stages].index(first) :]
+    made = tuple(f"{out}/" for name in to_run for out in stages[name].get("outs", []))
+    deps = {dep for name in to_run for dep in stages[name]["deps"] if not Path(dep).exists()}
+    inputs = [dep for dep in sorted(deps) if not f"{dep}/".startswith(made)]
+    if inputs and not run_dvc("pull", *inputs):
+        raise UserError(f"{default_remote()} lacks what is read: who computed it has to push it")
 
 
 @contextmanager
