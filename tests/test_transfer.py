@@ -48,7 +48,7 @@ def test_a_head_costs_a_training_a_backbone_no_decoding(project: Project) -> Non
     project.set("model.freeze", "none")
     project.set("model.hidden", "[32]")
     project.set("register.name", "small")
-    assert project.repro() == ["weights", "embed", *AFTER_TRAINING]
+    assert project.repro() == AFTER_TRAINING  # what the others write then is in DVC's cache
     project.set("model.weights", "models:/small/1")
     project.set("model.freeze", "backbone")
     assert project.repro() == ["weights", "embed", *AFTER_TRAINING]
