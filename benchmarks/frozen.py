@@ -13,19 +13,18 @@ times as many; its backbone's share of that epoch is the pass that everything is
 """
 
 import json
-import os
 import random
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import click
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from recipes import run_stage
 from support import ROOT, changed
 
 COURSE = """
@@ -82,19 +81,6 @@ def copied(folder: Path, share: float, target: Path) -> None:
             (target / path.relative_to(folder)).symlink_to(path)
 
 
-def seconds(name: str, work: Path) -> float:
-    """Of a stage."""
-    started = time.perf_counter()
-    subprocess.run(
-        [sys.executable, ROOT / f"stages/{name}.py"],
-        cwd=work,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-        check=True,
-        capture_output=True,
-    )
-    return time.perf_counter() - started
-
-
 def course(work: Path) -> tuple[float, float]:
     """Seconds of an epoch, and of the backbone in it."""
     command = [sys.executable, "-c", COURSE, str(work / "photos/train"), str(work / "dense.pth")]
@@ -134,11 +120,11 @@ def main(folder: Path, share: float, rounds: int) -> None:
         for path in ("src", "stages"):
             (work / path).symlink_to(ROOT / path)
         for stage in ("fetch", "transform", "weights"):
-            seconds(stage, work)
+            run_stage(stage, work)
         ratios = []
         for _ in range(rounds):
             epoch, backbone = course(work)
-            embed, train = seconds("embed", work), seconds("train", work)
+            embed, train = (run_stage(stage, work)[0] for stage in ("embed", "train"))
             ratios.append((embed + train) / backbone)
             click.echo(
                 f"course: an epoch {epoch:.1f} s, of that the backbone {backbone:.1f} s; ours: "

@@ -10,9 +10,7 @@ on the whole test split, mean and standard deviation over the seeds.
 """
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -31,7 +29,8 @@ from imageclf.pretrained import begin_classifier
 from imageclf.runtime import prepare_runtime
 from imageclf.training import Training
 from imageclf.weights import fetch_weights
-from support import ROOT, changed, make_params
+from recipes import run_stage
+from support import changed, make_params
 
 # Learnt on, transferred to, and labels a class there.
 PAIRS = (("fashion_mnist", "mnist", 50), ("mnist", "fashion_mnist", 10), ("mnist", "digits", 5))
@@ -69,13 +68,7 @@ def prepare(folder: Path, **settings: Any) -> None:
     (folder / "params.yaml").write_text(json.dumps(changed(**settings)))
     for stage in ("fetch", "transform"):
         if stage == "transform" or not (folder / "data/raw").exists():
-            subprocess.run(
-                [sys.executable, ROOT / f"stages/{stage}.py"],
-                cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
+            run_stage(stage, folder)
 
 
 def train(params: Params, folder: Path) -> tuple[Any, float]:
@@ -91,7 +84,7 @@ def train(params: Params, folder: Path) -> tuple[Any, float]:
     learns, seen = classifier.to(runtime.device), splits
     if params.trains_on_features:
         for name, split in splits.items():
-            write_features(classifier, split.images, folder / f"{name}.npy", lambda _: None)
+            write_features(classifier, split, folder / f"{name}.npy", lambda _: None)
         learns = classifier.network.head
         seen = {name: load_features(folder, name, split) for name, split in splits.items()}
     for _ in Training(params, learns, seen["train"], seen["val"], 10).run():

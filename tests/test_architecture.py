@@ -14,7 +14,7 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "memory", "params", "runtime", "layout", "images", "guard", "page", "progress"},
+    {"files", "machine", "params", "runtime", "layout", "images", "guard", "page", "progress"},
     {"augment", "initialization", "losses", "optimization", "checkpoint", "group"},
     {
         "models",

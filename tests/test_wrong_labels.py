@@ -14,7 +14,7 @@ SWAPPED = 60
 @pytest.mark.slow
 def test_swapped_labels_are_found_and_the_pipeline_stays_as_it_was(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    project.repro("transform")
+    project.repro("embed")
     prepared = tmp_path / "data/prepared"
     manifest = pd.read_parquet(prepared / "manifest.parquet")
     names = manifest.loc[manifest["split"] == "train", "name"]

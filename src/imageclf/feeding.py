@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from imageclf.datasets import Split
+from imageclf.machine import cores
 from imageclf.shards import JpegImages
-from imageclf.workers import cores, in_order, start_workers
+from imageclf.workers import in_order, start_workers
 
 # Which part of a batch of so many images is wanted.
 Share = Callable[[int], slice]

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and the digests that name them."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, BinaryIO
+
+# What the number of an OSError is then: no space, or none of the user's quota.
+DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class UserError(Exception):

@@ -9,7 +9,15 @@ from typing import Any
 
 from imageclf.files import UserError
 from imageclf.journal import project_root
-from imageclf.store import HASTY, TrackingError, opened_store, shown, tracking_uri
+from imageclf.store import (
+    HASTY,
+    PATIENT,
+    TrackingError,
+    database_file,
+    opened_store,
+    shown,
+    tracking_uri,
+)
 
 # At the root of a run's artifacts.
 KEPT = ("params.yaml", "dvc.lock", "changes.patch")
@@ -28,11 +36,10 @@ class Version:
 
 
 @dataclass(frozen=True)
-class TrackedRun:
-    """All that MLflow tells of a run.
+class RunSummary:
+    """A run as MLflow shows it in a list.
 
     Attributes:
-        id: 32 hexadecimal digits.
         name: shown in lists of runs.
         experiment: the MLflow experiment.
         status: FINISHED, RUNNING, FAILED or KILLED.
@@ -40,11 +47,8 @@ class TrackedRun:
         params: as text by dotted path.
         metrics: the last value of each.
         tags: all but MLflow's own.
-        versions: registered under the run's fingerprint.
-        files: the bytes of those of ``KEPT`` that it has, by name.
     """
 
-    id: str
     name: str
     experiment: str
     status: str
@@ -52,8 +56,35 @@ class TrackedRun:
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TrackedRun(RunSummary):
+    """All that MLflow tells of a run.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        versions: registered under the run's fingerprint.
+        files: the bytes of those of ``KEPT`` that it has, by name.
+    """
+
+    id: str
     versions: list[Version]
     files: dict[str, bytes]
+
+
+def list_runs() -> list[RunSummary]:
+    """Every run of a model that MLflow shows, newest first.
+
+    Raises:
+        UserError: MLflow cannot be asked.
+    """
+    with opened_store(PATIENT) as store:
+        names = {each.experiment_id: each.name for each in store.experiments()}
+        return [
+            RunSummary(**_shown(run, names[run.info.experiment_id]))
+            for run in store.runs("tags.fingerprint LIKE '%'")
+        ]
 
 
 def find_version(uri: str) -> tuple[Version, TrackedRun]:
@@ -106,10 +137,8 @@ def find_runs(digits: str) -> list[TrackedRun]:
 @contextmanager
 def _store() -> Iterator[Any]:
     """The tracking store; where there is none, asking does not make one."""
-    from sqlalchemy import make_url
-
     uri = tracking_uri(project_root())
-    if uri.startswith("sqlite") and not Path(make_url(uri).database or "").exists():
+    if (file := database_file(uri)) and not file.exists():
         raise TrackingError(f"there is no tracking store at {shown(uri)}")
     with opened_store(HASTY) as store:
         yield store
@@ -121,17 +150,24 @@ def _tracked(store: Any, run: Any) -> TrackedRun:
     # A search tells no aliases.
     versions = [client.get_model_version(each.name, each.version) for each in alike]
     return TrackedRun(
+        **_shown(run, client.get_experiment(info.experiment_id).name),
         id=info.run_id,
-        name=info.run_name,
-        experiment=client.get_experiment(info.experiment_id).name,
-        status=info.status,
-        started=info.start_time,
-        params=run.data.params,
-        metrics=run.data.metrics,
-        tags={name: tag for name, tag in tags.items() if not name.startswith("mlflow.")},
         versions=sorted(map(_version, versions), key=lambda each: (each.name, int(each.number))),
         files=_files(client, info.run_id),
     )
+
+
+def _shown(run: Any, experiment: str) -> dict[str, Any]:
+    """The values of a ``RunSummary``."""
+    return {
+        "name": run.info.run_name,
+        "experiment": experiment,
+        "status": run.info.status,
+        "started": run.info.start_time,
+        "params": run.data.params,
+        "metrics": run.data.metrics,
+        "tags": {key: tag for key, tag in run.data.tags.items() if not key.startswith("mlflow.")},
+    }
 
 
 def _version(found: Any) -> Version:

@@ -1,6 +1,5 @@
 """From the raw folder to the prepared one: sizes, splits, statistics, manifest."""
 
-import errno
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,13 +14,14 @@ from rich.console import Console
 from imageclf.blocks import Blocks, Map, make_blocks
 from imageclf.datasets import SPLITS, Labels, split_digest, stats_of
 from imageclf.duplicates import joined, same_images
-from imageclf.files import UserError, flush_beside, write_json
+from imageclf.files import DISK_IS_FULL, UserError, flush_beside, write_json
 from imageclf.idx import CLASS_NAMES, block_of_idx
 from imageclf.layout import arrange, class_names
+from imageclf.machine import cores
 from imageclf.packing import deal_out
 from imageclf.params import Params
 from imageclf.splitting import Groups, Names, draw_splits
-from imageclf.workers import cores, worker_processes
+from imageclf.workers import worker_processes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,7 @@ def _full_disk_told(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno not in DISK_IS_FULL:
             raise
         raise UserError(
             f"the disk of {target.parent} is full: make room and start again, it will carry on"

@@ -31,7 +31,7 @@ from imageclf.files import UserError, read_json, sha256_file
 from imageclf.journal import Journal
 from imageclf.lineage import LOCK, PARAMS, PATCH, WORKSPACE_MODEL, Lineage, fingerprint_of
 from imageclf.origin import git
-from imageclf.store import QUIET, Store
+from imageclf.store import QUIET, Store, own_database
 
 CACHE = "cache-of-the-project"
 METRICS, ONNX = Path("reports/metrics.json"), Path("models/exported/model.onnx")
@@ -232,7 +232,7 @@ def _dvc(project: Path, *arguments: str) -> bool:
     done = subprocess.run(  # noqa: S603 - every word of it is the project's own
         [sys.executable, "-m", "dvc", *arguments],
         cwd=project,
-        env=kept | {"PATH": path, "MLFLOW_TRACKING_URI": _store_uri(project)},
+        env=kept | {"PATH": path, "MLFLOW_TRACKING_URI": own_database(project.absolute())},
         check=False,
     )
     return done.returncode == 0
@@ -242,11 +242,7 @@ def _make_store(project: Path) -> None:
     """Make MLflow's database, or the training would wait for its migrations."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    Store(project, _store_uri(project)).experiments()
-
-
-def _store_uri(project: Path) -> str:
-    return f"sqlite:///{project.absolute()}/mlflow.db"
+    Store(project, own_database(project.absolute())).experiments()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imageclf.files import UserError
-from imageclf.memory import keep_freed_memory
+from imageclf.machine import cores, keep_freed_memory
 from imageclf.params import Params
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def _automatic_threads(model: str, processes: int) -> int:
     """A rule, never a measurement: the number of threads changes how sums are rounded."""
     if model.startswith("mlp"):
         return 1
-    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return max(1, cores // processes)
+    return max(1, cores() // processes)
 
 
 def _device(wanted: str, here: Place | None) -> "torch.device":

@@ -4,7 +4,6 @@ Every place hands over the same files, gzipped or not. What counts is the sha256
 bytes, so that what is kept is the same wherever it came from.
 """
 
-import errno
 import gzip
 import hashlib
 import itertools
@@ -24,12 +23,11 @@ from rich.filesize import decimal
 
 from imageclf.debian import unpack_package
 from imageclf.download import NotFoundError, UnavailableError, download
-from imageclf.files import UserError, atomic_folder, write_json
+from imageclf.files import DISK_IS_FULL, UserError, atomic_folder, write_json
 
 MIRROR = "IMAGECLF_MIRROR"  # environment variable: a folder or URL that is asked first
 # Outside every stage's outputs, because DVC deletes those before it runs the stage again.
 DOWNLOADS = Path(".downloads")
-DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
 CHUNK = 1 << 20  # bytes
 GZIP = b"\x1f\x8b"
 
@@ -74,7 +72,7 @@ class DataSet:
 
     @property
     def bytes(self) -> int:
-        """The size of the raw folder's IDX files together."""
+        """The size of the files together."""
         return sum(file.bytes for file in self.files)
 
 

@@ -42,7 +42,7 @@ def tracking_uri(root: Path) -> str:
     Raises:
         TrackingError: that is no address, or one whose password might be printed.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or own_database(root)
     if "@" in uri and not uri.startswith("sqlite:") and not LOGIN.fullmatch(uri):
         raise TrackingError(
             "MLFLOW_TRACKING_URI cannot be read: write special characters of the password as %XX, "
@@ -51,24 +51,30 @@ def tracking_uri(root: Path) -> str:
     return uri
 
 
+def own_database(root: Path) -> str:
+    """The address of the database in a project's root, an absolute path."""
+    return f"sqlite:///{root}/mlflow.db"
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a local database; None for any other store."""
+    from sqlalchemy import make_url
+
+    database = make_url(uri).database if uri.startswith("sqlite") else None
+    return Path(database) if database else None
+
+
 class Store:
     """A tracking store or server, with its registry of models."""
 
     def __init__(self, root: Path, uri: str) -> None:
         self.root, self.uri = root, uri
         self.is_database = uri.startswith(DATABASES)
+        self._file = database_file(uri)
         with self.lock():
             if self._file and not self._file.exists():
                 _make_database(self._file)
             self.client: Any = _client(uri)
-
-    @property
-    def _file(self) -> Path | None:
-        """That of a local database."""
-        from sqlalchemy import make_url
-
-        database = make_url(self.uri).database if self.uri.startswith("sqlite") else None
-        return Path(database) if database else None
 
     def lock(self) -> AbstractContextManager[object]:
         """Keeps other processes of this machine away from a local database meanwhile.

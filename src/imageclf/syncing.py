@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 from imageclf.files import UserError
 from imageclf.journal import FirstBatch, Journal, Metrics, journals
+from imageclf.lookup import list_runs
 from imageclf.publication import publish
 from imageclf.snapshots import LOCK, Snapshot, snapshots
 from imageclf.store import TrackingError
-from imageclf.tracking import SNAPSHOT, end_abandoned, list_runs, report
+from imageclf.tracking import SNAPSHOT, end_abandoned, report
 
 
 @dataclass

@@ -10,7 +10,6 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -35,19 +34,6 @@ LONGEST_DIGEST = 36  # of a data set that MLflow takes
 MOST_POINTS = 1000  # that MLflow takes at once
 COMMIT = "git_commit"  # a run's tags
 SNAPSHOT = "snapshot"
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """A run as MLflow shows it; ``started`` in milliseconds since 1970."""
-
-    name: str
-    experiment: str
-    status: str
-    started: int
-    params: dict[str, str]
-    metrics: dict[str, float]
-    tags: dict[str, str]
 
 
 def synchronise(
@@ -85,24 +71,6 @@ def report(description: RunDescription, items: Iterable[Message]) -> None:
         run = _Runs(store).run(description, {}, training=True)
         for item in items:
             run.write(item)
-
-
-def list_runs() -> list[RunSummary]:
-    """Every run of a model that MLflow shows, newest first; raises as ``synchronise`` does."""
-    with opened_store(PATIENT) as store:
-        names = {each.experiment_id: each.name for each in store.experiments()}
-        return [
-            RunSummary(
-                name=run.info.run_name,
-                experiment=names[run.info.experiment_id],
-                status=run.info.status,
-                started=run.info.start_time,
-                params=run.data.params,
-                metrics=run.data.metrics,
-                tags=run.data.tags,
-            )
-            for run in store.runs("tags.fingerprint LIKE '%'")
-        ]
 
 
 def end_abandoned() -> list[str]:

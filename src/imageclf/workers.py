@@ -13,17 +13,10 @@ from multiprocessing import forkserver
 from typing import Any, TypeVar
 
 from imageclf.files import UserError
-from imageclf.memory import keep_freed_memory
+from imageclf.machine import keep_freed_memory
 
 HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 Result = TypeVar("Result")
-
-
-def cores() -> int:
-    """The processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def prepare_workers(*modules: str) -> None:

@@ -5,7 +5,8 @@ from click.testing import CliRunner
 from imageclf.cli import main
 from imageclf.commands.runs import run_table
 from imageclf.journal import End, Metrics, RunDescription
-from imageclf.tracking import RunSummary, report
+from imageclf.lookup import RunSummary
+from imageclf.tracking import report
 
 DAY = 86_400_000
 

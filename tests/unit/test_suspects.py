@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -140,21 +141,27 @@ def test_folds_hold_every_image_once_and_no_group_twice(prepared: Path) -> None:
         assert set(labelled.images.labels[fold.val]) == {0, 1, 2, 3}
 
 
-def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
-    prepared: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, _, whole, _, _ = judged()
+def stopped_in_fold(number: int, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Stop a run in one of its folds; a list that grows with every fold that is trained."""
     predict_fold, calls = suspects.predict_fold, []
 
     def stopping(*arguments):
         calls.append(arguments)
-        if len(calls) == 3:
+        if len(calls) == number:
             raise KeyboardInterrupt
         return predict_fold(*arguments)
 
     monkeypatch.setattr(suspects, "predict_fold", stopping)
     with pytest.raises(KeyboardInterrupt):
         judged()
+    return calls
+
+
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, whole, _, _ = judged()
+    calls = stopped_in_fold(3, monkeypatch)
     _, drawn, resumed, _, seen = judged()
     assert len(calls) == 3 + 2
     assert (resumed == whole).all()
@@ -164,17 +171,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
 def test_other_parameters_do_not_go_on_with_what_was_kept(
     prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict_fold, calls = suspects.predict_fold, []
-
-    def stopping(*arguments):
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return predict_fold(*arguments)
-
-    monkeypatch.setattr(suspects, "predict_fold", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        judged()
+    calls = stopped_in_fold(2, monkeypatch)
     judged(train__learning_rate=0.002)
     assert len(calls) == 2 + 4
 

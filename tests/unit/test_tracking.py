@@ -12,14 +12,9 @@ from mlflow import MlflowClient
 from imageclf.files import UserError
 from imageclf.journal import End, Journal, Metrics, RunDescription, project_root
 from imageclf.live import Dataset, File, Item, Patch, describe_run
+from imageclf.lookup import list_runs
 from imageclf.store import shown, tracking_uri
-from imageclf.tracking import (
-    end_abandoned,
-    list_runs,
-    report,
-    synchronise,
-    tag_snapshot,
-)
+from imageclf.tracking import end_abandoned, report, synchronise, tag_snapshot
 from proxy import running_proxy
 from support import make_params
 from webserver import Status, running_server

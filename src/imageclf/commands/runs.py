@@ -11,7 +11,7 @@ from imageclf.files import read_json
 if TYPE_CHECKING:
     import pandas as pd
 
-    from imageclf.tracking import RunSummary
+    from imageclf.lookup import RunSummary
 
 METRICS = ["val_loss", "val_accuracy", "test_accuracy"]
 MODEL = Path("models/classifier/model.json")
@@ -26,7 +26,7 @@ def runs(as_csv: bool) -> None:
     the workspace, the status "restored" a model that came from a cache when it was registered
     last, and + a source that differed from the commit.
     """
-    from imageclf.tracking import list_runs
+    from imageclf.lookup import list_runs
 
     here = read_json(MODEL)["fingerprint"] if MODEL.exists() else None
     table = run_table(list_runs(), here)

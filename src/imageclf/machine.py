@@ -1,10 +1,18 @@
-"""What the C library does with memory that a process frees."""
+"""What the machine gives a process: its cores, and memory that it freed before."""
 
 import ctypes
+import os
 
 # glibc's names in malloc.h for what `mallopt` sets, and the values in bytes.
 M_TRIM_THRESHOLD, KEPT = -1, 1 << 30
 M_MMAP_THRESHOLD, LARGE = -3, 32 << 20
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:
