@@ -49,6 +49,7 @@ test-all: test
 lint: setup types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/actionlint
 
 ## types: mypy, strict
 .PHONY: types
@@ -59,6 +60,29 @@ types: setup
 .PHONY: ui
 ui: setup
 	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+BACKEND ?= sqlite
+PORT ?= 5000
+
+## server: a tracking server with a password, on this machine's loopback (BACKEND=postgres, PORT=5000)
+.PHONY: server
+server: .venv/installed
+	@$(BIN)/imageclf server --backend $(BACKEND) --port $(PORT)
+
+## push: give other machines what was computed here
+.PHONY: push
+push: setup
+	@$(BIN)/imageclf push
+
+## pull: get what other machines computed, and let MLflow show it
+.PHONY: pull
+pull: setup
+	@$(BIN)/imageclf pull
+
+## runner: train what the branch says, with files from the remote and back to it
+.PHONY: runner
+runner: setup
+	@$(BIN)/imageclf runner
 
 ## bench: measure against peers, side by side
 .PHONY: bench

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clones import make_clones
 from trackingserver import start_mlflow, stop
 
 STORE = "mlflow.db"
@@ -48,6 +49,14 @@ def project(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def clones(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two clones of a repository, of which the first is the current folder."""
+    found = make_clones(tmp_path, "one", "two")
+    monkeypatch.chdir(found[0])
+    return found
 
 
 @pytest.fixture(scope="session")

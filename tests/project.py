@@ -23,7 +23,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.server: dict[str, str] = {}  # variables that lead to a tracking server
+        self.server: dict[str, str] = {}  # variables that lead to servers
         names = self.run("git", "ls-files", "--cached", "--others", "--exclude-standard", at=ROOT)
         for name in names.splitlines():
             if (ROOT / name).is_file():
@@ -32,6 +32,13 @@ class Project:
         self.run("git", "init", "--quiet")
         self.run("imageclf", "use", "digits_mlp")
         self.commit("start")
+
+    def copy(self, folder: Path) -> "Project":
+        """The same with its cache, as if all of it had been done in another folder."""
+        copy = Project.__new__(Project)
+        copy.folder, copy.server = folder, dict(self.server)
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return copy
 
     @property
     def environment(self) -> dict[str, str]:

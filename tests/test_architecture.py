@@ -14,7 +14,7 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "machine", "params", "runtime", "layout", "images", "page", "progress"},
+    {"files", "machine", "params", "runtime", "layout", "images", "guard", "page", "progress"},
     {"augment", "initialization", "losses", "optimization", "checkpoint", "group"},
     {
         "models",
@@ -26,6 +26,7 @@ LAYERS = [
         "fingerprint",
         "origin",
         "processes",
+        "server",
     },
     {"archives", "workers", "duplicates", "splitting", "audit"},
     {"image_folder", "blocks"},
@@ -33,11 +34,21 @@ LAYERS = [
     {"preparation", "audit_report", "feeding"},
     {"classifier", "embedding"},
     {"pretrained"},
-    {"training", "prediction", "promotion", "recipes", "journal", "preview"},
-    {"evaluation", "exporting", "plots", "live", "sanity", "cache", "store", "prediction_files"},
-    {"report", "display", "tracking", "snapshots", "suspects"},
+    {"training", "prediction", "promotion", "recipes", "journal", "preview", "refs"},
+    {
+        "evaluation",
+        "exporting",
+        "plots",
+        "live",
+        "sanity",
+        "cache",
+        "store",
+        "prediction_files",
+        "lease",
+    },
+    {"report", "display", "tracking", "snapshots", "suspects", "sharing"},
     {"suspects_report"},
-    {"registry"},
+    {"registry", "runner"},
     {"publication"},
     {"syncing", "lookup"},
     {"lineage", "weights"},

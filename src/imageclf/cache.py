@@ -103,6 +103,18 @@ def read_outs(folder: Path, paths: list[str]) -> dict[str, Any]:
     return {path: json.loads(file.read_bytes()) for path, file in found.items() if file.exists()}
 
 
+def written_files(folder: str) -> dict[str, str]:
+    """The md5 of every file below a folder that a stage wrote, by its path, wherever the file is.
+
+    Raises:
+        UserError: neither the cache nor the default remote tells.
+    """
+    done = dvc("list", "--dvc-only", "--recursive", "--json", "--show-hash", ".", folder)
+    if done.returncode:
+        raise UserError(reason_of(done))
+    return {f"{folder}/{file['path']}": file["md5"] for file in json.loads(done.stdout)}
+
+
 def missing(folder: Path) -> set[str]:
     """The outs that the cache lacks, in whole or in part.
 
@@ -118,9 +130,7 @@ def missing_on_remote(folder: Path) -> set[str]:
     Raises:
         UserError: there is no such remote, or it does not answer within ``PATIENCE_S``.
     """
-    name = shared_config()["core"].get("remote")
-    if name is None:
-        raise UserError("there is no default remote (`dvc remote add --default` makes one)")
+    name = default_remote()
     command = ("data", "status", "--granular", "--json", "--not-in-remote")
     try:
         return _missing("not_in_remote", dvc(*command, at=folder, timeout=PATIENCE_S))
@@ -169,6 +179,18 @@ def shared_config() -> Config:
         elif key == "core.remote":
             sections["core"]["remote"] = value
     return sections
+
+
+def default_remote() -> str:
+    """The name of DVC's default remote.
+
+    Raises:
+        UserError: there is none, or this is no project of DVC's.
+    """
+    name = shared_config()["core"].get("remote")
+    if name is None:
+        raise UserError("there is no default remote (`dvc remote add --default` makes one)")
+    return name
 
 
 def has_remotes() -> bool:

@@ -8,7 +8,10 @@ from imageclf.commands import examples
 from imageclf.commands.predict import predict
 from imageclf.commands.promote import promote
 from imageclf.commands.rebuild import rebuild
+from imageclf.commands.runner import runner
 from imageclf.commands.runs import runs
+from imageclf.commands.server import server
+from imageclf.commands.sharing import pull, push
 from imageclf.commands.show import show
 from imageclf.commands.summary import summary
 from imageclf.commands.suspects import suspects
@@ -46,6 +49,7 @@ class _Commands(click.Group):
         "imageclf runs                 every training, and what it reached",
         "imageclf trace MODEL          what a model was made from",
         "imageclf rebuild MODEL        make it again elsewhere, and compare",
+        "imageclf push                 what was computed here, for other machines",
     ),
 )
 def main() -> None:
@@ -53,5 +57,7 @@ def main() -> None:
     collect_garbage_rarely()
 
 
-for command in (use, show, summary, suspects, predict, runs, sync, promote, trace, rebuild):
+OF_ONE = (use, show, summary, suspects, predict, runs, sync, promote, trace, rebuild)
+OF_SEVERAL = (server, push, pull, runner)  # people or machines
+for command in (*OF_ONE, *OF_SEVERAL):
     main.add_command(command)

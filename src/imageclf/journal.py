@@ -10,7 +10,8 @@ DVC ignore it. ``.imageclf/trained/FINGERPRINT/`` holds
     dvc.yaml, params.yaml, dvc.lock   the state that was registered last
     lock            held by the process that trains, and by none once that is dead
 
-so that ``imageclf sync`` can write the run into an empty tracking store.
+so that ``imageclf sync`` can write the run into an empty tracking store, and ``imageclf push`` hand
+it on to other clones of the project.
 """
 
 import json
@@ -24,13 +25,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from imageclf.files import read_json, write_json, write_text
+from imageclf.files import atomic_writer, read_json, write_json, write_text
 from imageclf.origin import record_source
 
 JOURNAL = Path(".imageclf/trained")
 # In the folder of a training, not in the root: which model was trained there last.
 LATEST = Path(".imageclf/latest")
 PIPELINE = ("dvc.yaml", "params.yaml", "dvc.lock")
+ORIGIN, POINTS, PATCH = "origin.json", "points.jsonl", "changes.patch"
 EXPERIMENT = "DVC_EXP_NAME"
 
 
@@ -119,9 +121,9 @@ class Journal:
     def __init__(self, fingerprint: str, root: Path | None = None) -> None:
         self.fingerprint = fingerprint
         self.folder = (root or project_root()) / JOURNAL / fingerprint
-        self.patch = self.folder / "changes.patch"
+        self.patch = self.folder / PATCH
         self.first_batch = self.folder / "first_batch.npz"
-        self._origin, self._points = self.folder / "origin.json", self.folder / "points.jsonl"
+        self._origin, self._points = self.folder / ORIGIN, self.folder / POINTS
 
     def __str__(self) -> str:
         return f"the training {self.fingerprint[:8]}"
@@ -133,6 +135,23 @@ class Journal:
             return None
         values = read_json(self._origin)
         return Record(**values | {"description": RunDescription(**values["description"])})
+
+    @property
+    def tells_of_training(self) -> bool:
+        """Whether it tells where the model was trained, not only how it was registered."""
+        return (record := self.record) is not None and "device" in record.description.origin
+
+    def files(self) -> dict[str, bytes]:
+        """What it holds, by file name."""
+        paths = [self.folder / name for name in (PATCH, POINTS, *PIPELINE, ORIGIN)]
+        return {path.name: path.read_bytes() for path in paths if path.exists()}
+
+    def take(self, files: Mapping[str, bytes]) -> None:
+        """Hold what the journal of another clone of the project holds."""
+        for name in (PATCH, POINTS, *PIPELINE, ORIGIN):  # the last one makes it a journal
+            if name in files:
+                with atomic_writer(self.folder / name) as file:
+                    file.write(files[name])
 
     def messages(self) -> list[Metrics | End]:
         """What the training said; the last is its end, unless it goes on or its machine died."""
@@ -220,7 +239,7 @@ class Journal:
 
 def journals() -> list[Journal]:
     """The journal of every model that was trained or registered in this project."""
-    folders = (project_root() / JOURNAL).glob("*/origin.json")
+    folders = (project_root() / JOURNAL).glob(f"*/{ORIGIN}")
     return [Journal(path.parent.name) for path in sorted(folders)]
 
 

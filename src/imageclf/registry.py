@@ -7,7 +7,7 @@ from importlib.metadata import version as installed_version
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ SERVED_WITH = ("mlflow", "numpy", "onnx", "onnxruntime")
 CHALLENGER, CHAMPION = "challenger", "champion"  # aliases: the newest version, and the best
 DECISION, REPLACED = "promotion", "replaced"  # tags: what the gate said, and the champion before
 TAKEN_BACK = "taken back"
+# What a server says where several make versions at once and others were faster, three times.
+CLASH, TRIES = "Model Version creation error", 5
 UNKNOWN = Decision(
     False, ("its run does not hold what the gate reads: register it from its training again",)
 )
@@ -251,6 +253,18 @@ def _log_model(store: Store, run: "RunInfo", model: Model, candidate: Candidate)
             save_as_external_data=False,
             metadata={"class_names": model.class_names, "fingerprint": tags["fingerprint"]},
         )
-        # Its tags come with the version, so that it is found again from the start.
-        version = mlflow.register_model(logged.model_uri, model.name, tags=tags)
-    return str(version.version)
+        return _make_version(mlflow, logged.model_uri, model.name, tags)
+
+
+def _make_version(mlflow: Any, uri: str, name: str, tags: dict[str, str]) -> str:
+    """Make a version; its tags come with it, so that it is found again from the start."""
+    from mlflow.exceptions import MlflowException
+
+    for _ in range(TRIES):
+        try:
+            return str(mlflow.register_model(uri, name, tags=tags).version)
+        except MlflowException as error:
+            clash = error
+            if CLASH not in str(error):
+                raise
+    raise clash

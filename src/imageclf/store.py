@@ -32,6 +32,10 @@ class TrackingError(UserError):
     """MLflow cannot be told or asked; the message says why, without credentials."""
 
 
+class AccessError(TrackingError):
+    """MLflow's server refuses the user, or the password."""
+
+
 def tracking_uri(root: Path) -> str:
     """Where the runs are: ``MLFLOW_TRACKING_URI``, or a database in the project's root.
 
@@ -142,7 +146,30 @@ def opened_store(settings: dict[str, str]) -> Iterator[Store]:
         reason = _plain_words(error, shown(uri))
         if reason is None:
             raise
-        raise TrackingError(reason) from None
+        raise (AccessError if _is_refused(error) else TrackingError)(reason) from None
+
+
+def check_access() -> None:
+    """Ask the tracking server something small, before long work is begun.
+
+    One that does not answer may do so in time, and is no reason not to begin.
+
+    Raises:
+        AccessError: it refuses user or password.
+    """
+    if not tracking_uri(project_root()).startswith("http"):
+        return
+    try:
+        with opened_store(PATIENT) as store:
+            store.client.search_experiments(max_results=1)
+    except AccessError:
+        raise
+    except TrackingError:
+        return
+
+
+def _is_refused(error: Exception) -> bool:
+    return getattr(error, "error_code", None) in {"UNAUTHENTICATED", "PERMISSION_DENIED"}
 
 
 def _plain_words(error: Exception, store: str) -> str | None:
@@ -159,7 +186,7 @@ def _plain_words(error: Exception, store: str) -> str | None:
     while below := chain[-1].__cause__ or chain[-1].__context__ or _wrapped(chain[-1]):
         chain.append(below)
     cause = getattr(chain[-1], "strerror", None) or chain[-1]
-    if getattr(error, "error_code", None) in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
+    if _is_refused(error):
         needed = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         return f"the tracking server {store} refuses access: set {needed}"
     if any(isinstance(link, RequestException) for link in chain):

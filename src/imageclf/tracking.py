@@ -235,12 +235,19 @@ class _Runs:
         return run
 
     def _experiment_id(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
         found = self._client.get_experiment_by_name(name)
         if found is None:
             location = (
                 (self._store.root / "mlartifacts").as_uri() if self._store.is_database else None
             )
-            return str(self._client.create_experiment(name, artifact_location=location))
+            try:
+                return str(self._client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:  # another training was faster
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self._client.get_experiment_by_name(name)
         if found.lifecycle_stage != "active":
             raise UserError(
                 f"the experiment {name} was deleted in MLflow: restore it there, or change "

@@ -1,0 +1,34 @@
+"""`imageclf push` and `imageclf pull`."""
+
+import click
+
+from imageclf.commands import examples, interruptible
+from imageclf.commands.runs import MODEL
+from imageclf.commands.sync import sync
+
+
+@click.command(epilog=examples("imageclf push", "imageclf pull"))
+def push() -> None:
+    """Give other machines what this one computed.
+
+    Files and DVC's run cache go to DVC's default remote, the journal to git's.
+    """
+    from imageclf.sharing import push as give
+
+    with interruptible():
+        give(click.echo)
+
+
+@click.command(epilog=examples("git pull", "imageclf pull", "dvc repro"))
+@click.pass_context
+def pull(context: click.Context) -> None:
+    """Get what other machines computed, and show it in MLflow.
+
+    The files that dvc.lock names, so `git pull` comes first, and the journal; then sync.
+    """
+    from imageclf.sharing import pull as get
+
+    with interruptible():
+        get(click.echo)
+    if MODEL.exists():
+        context.invoke(sync, everything=False)

@@ -1,0 +1,159 @@
+"""The runner's part: train what the branch says, with files from a remote and back to it.
+
+Two runners never train the same model at the same time: a lease, named by what the model is made
+from, keeps the second one waiting until the first one's result can be had from the remote.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from imageclf.cache import default_remote, dvc, written_files
+from imageclf.files import UserError, digest_of, sha256_file
+from imageclf.journal import PIPELINE, project_root
+from imageclf.lease import Lease
+from imageclf.params import load_params, read_yaml, tracked_values
+from imageclf.refs import GitError, git, remote
+from imageclf.sharing import Tell, fetch_journals, push, run_dvc
+from imageclf.store import check_access
+
+DVC_YAML, _, LOCK = PIPELINE
+REPRO = ("repro", "--pull", "--allow-missing")
+BEFORE, TRAIN = "embed", "train"  # stages
+SOURCES = ("src/", "stages/")
+TOLD = re.compile(r"^(?:Running stage|Stage) '(\w+)'(.*)$", re.MULTILINE)
+AUTHOR = ("-c", "user.name=imageclf runner", "-c", "user.email=imageclf@localhost")
+
+
+def run(seconds: float, tell: Tell) -> bool:
+    """Reproduce the pipeline with the remote's help, and push what came about. Idempotent.
+
+    What a pipeline made that failed in the end is pushed too.
+
+    Args:
+        seconds: after which a runner that gives no sign is taken for dead.
+        tell: called with a line of text at each step.
+
+    Returns:
+        Whether the pipeline succeeded, and the branch has its dvc.lock if there is a branch.
+
+    Raises:
+        UserError: something is missing that it needs, or a remote does not take what it is given.
+    """
+    default_remote()
+    check_access()
+    with _alone():
+        branch = _follow_branch()
+        fetch_journals()
+        _pull_inputs()
+        if not run_dvc(*REPRO, BEFORE):
+            return False
+        with Lease(training_key(), seconds, tell) as lease:
+            succeeded = run_dvc(*REPRO, lease=lease)
+            push(tell, lease)
+            return succeeded and _publish(branch, tell)
+
+
+def training_key() -> str:
+    """The sha256 over all that the fingerprint covers, for which the data need not be here.
+
+    Raises:
+        UserError: neither the cache nor the remote tells what the data are.
+    """
+    stage, values = read_yaml(Path(DVC_YAML))["stages"][TRAIN], tracked_values(load_params())
+    data = [dep for dep in stage["deps"] if not dep.startswith(SOURCES)]
+    written = {
+        path: md5
+        for folder in sorted({str(Path(dep).parent) for dep in data})
+        for path, md5 in written_files(folder).items()
+        if any(f"{path}/".startswith(f"{dep}/") for dep in data)
+    }
+    return digest_of(
+        {
+            "cmd": stage["cmd"],
+            "params": {name: values[name] for name in stage["params"]},
+            "data": written,
+            "sources": {dep: sha256_file(Path(dep)) for dep in stage["deps"] if dep not in data},
+        }
+    )
+
+
+def _pull_inputs() -> None:
+    """Get at once what the stages to run read of what the stages before them wrote.
+
+    `dvc repro --pull` does so file by file. Where it finds one in its cache, as those are that have
+    the content of another, DVC 3.67 takes the next one for found too, and fails.
+
+    Raises:
+        UserError: the remote does not have all of it.
+    """
+    said = TOLD.findall(dvc("repro", "--dry", "--allow-missing").stdout)
+    first = next((name for name, state in said if "didn't change" not in state), None)
+    if first is None:
+        return
+    stages = read_yaml(Path(DVC_YAML))["stages"]
+    to_run = [*stages][[*stages].index(first) :]
+    made = tuple(f"{out}/" for name in to_run for out in stages[name].get("outs", []))
+    deps = {dep for name in to_run for dep in stages[name]["deps"] if not Path(dep).exists()}
+    inputs = [dep for dep in sorted(deps) if not f"{dep}/".startswith(made)]
+    if inputs and not run_dvc("pull", *inputs):
+        raise UserError(f"{default_remote()} lacks what is read: who computed it has to push it")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    path = project_root() / ".imageclf/runner.lock"
+    path.parent.mkdir(exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError("a runner works in this folder already") from None
+    with lock:
+        yield
+
+
+def _follow_branch() -> str | None:
+    """Go to the newest commit of the branch; its ref at git's remote, if there is one.
+
+    A dvc.lock that is not committed is given up: DVC's run cache has what it told.
+
+    Raises:
+        UserError: files differ from the commit, or the branch cannot be followed.
+    """
+    status = ("status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){LOCK}")
+    if changed := git(*status).decode().splitlines():
+        raise UserError(f"a runner trains what is committed: commit or restore {changed[0][3:]}")
+    branch = git("branch", "--show-current").decode().strip()
+    merged = git("config", "--default", "", f"branch.{branch}.merge").decode().strip()
+    if not branch or not merged:
+        return None
+    try:
+        git("checkout", "--quiet", "HEAD", "--", LOCK)
+    except GitError:  # the branch has none
+        git("rm", "--quiet", "--cached", "--ignore-unmatch", "--", LOCK)
+        Path(LOCK).unlink(missing_ok=True)
+    git("pull", "--quiet", "--ff-only")
+    return merged
+
+
+def _publish(branch: str | None, tell: Tell) -> bool:
+    """Commit dvc.lock to the branch at git's remote."""
+    if branch is None:
+        tell(f"{LOCK} is not committed: HEAD follows no branch of git's remote")
+        return True
+    if not git("status", "--porcelain", "--", LOCK):
+        return True
+    git("add", "--", LOCK)
+    git(*AUTHOR, "commit", "--quiet", "--no-verify", "--message", "Train", "--", LOCK)
+    try:
+        git("push", "--quiet", remote(), f"HEAD:{branch}")
+    except GitError as error:
+        git("reset", "--quiet", "--soft", "HEAD^")
+        tell(f"{LOCK} is not on the branch, type `make runner` again ({error})")
+        return False
+    tell(f"{LOCK} is on the branch; elsewhere: git pull && make pull")
+    return True

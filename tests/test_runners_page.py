@@ -1,0 +1,162 @@
+"""docs/runners.md, word for word: three accounts that nobody has used, as if on three machines.
+
+All are on loopback, in a mount namespace with a /home and an /etc/passwd of its own, so that this
+machine gets no new users. What the page does and the test does not is install the environment.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from project import ROOT, STAGES, Project
+from sshserver import SshServer, missing_programs, running_sshd
+
+PAGE = (ROOT / "docs/runners.md").read_text()
+NAMESPACE = ("unshare", "--mount")
+USERS = {"laptop": 60001, "runner": 60002, "imageclf": 60003}
+SETUP = """
+set -e
+folder=$1 python=$2 packages=$3; shift 3
+for name in passwd shadow group; do
+    cp "/etc/$name" "$folder/$name"
+done
+for user in {users}; do
+    name=${{user%:*}} id=${{user#*:}}
+    echo "$name:x:$id:$id::/home/$name:/bin/bash" >> "$folder/passwd"
+    echo "$name:*:19000:0:99999:7:::" >> "$folder/shadow"
+    echo "$name:x:$id:" >> "$folder/group"
+done
+for name in passwd shadow group; do
+    mount --bind "$folder/$name" "/etc/$name"
+done
+mount -t tmpfs -o mode=755,size=2g tmpfs /home
+mkdir /home/.python /home/.packages
+mount --bind "$python" /home/.python
+mount --bind "$packages" /home/.packages
+for user in {users}; do
+    name=${{user%:*}} id=${{user#*:}}
+    mkdir -m 700 "/home/$name"
+    chown "$id:$id" "/home/$name"
+done
+exec "$@"
+"""
+
+
+def can_make_accounts() -> bool:
+    return (
+        os.getuid() == 0
+        and not missing_programs()
+        and subprocess.run([*NAMESPACE, "true"], check=False).returncode == 0
+    )
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not can_make_accounts(), reason="needs root, unshare --mount and sshd"),
+]
+
+
+class Accounts:
+    """The accounts, and a shell in each."""
+
+    def __init__(self, server: SshServer) -> None:
+        self._server = server
+        self._homes = Path(f"/proc/{server.process.pid}/root/home")
+        self._before: dict[str, list[str]] = {name: [] for name in USERS}
+        # What the page says, but for the address, which has to be this machine's.
+        (config,) = re.findall(r"^```\n(Host .*?)```", PAGE, re.MULTILINE | re.DOTALL)
+        here = f"    Port {server.port}\n    StrictHostKeyChecking accept-new\n"
+        self._config = config.replace("storage.example.org", "127.0.0.1") + here
+        for name in ("laptop", "runner"):
+            self._equip(name)
+
+    def _equip(self, name: str) -> None:
+        home = self._homes / name
+        (home / ".ssh").mkdir(mode=0o700)
+        (home / ".ssh/config").write_text(self._config)
+        shutil.copy(self._server.key, home / ".ssh/id_ed25519")
+        (home / ".gitconfig").write_text(f"[user]\nname = {name}\nemail = {name}@example.org\n")
+        self._own(name)
+
+    def _own(self, name: str) -> None:
+        owner = f"{USERS[name]}:{USERS[name]}"
+        subprocess.run(["chown", "--recursive", owner, str(self._homes / name)], check=True)
+
+    def install(self, name: str, store: Path) -> None:
+        """What `make setup` would do, with the packages that are installed here already."""
+        project, inside = self._homes / name / "imageclf", f"/home/{name}/imageclf"
+        programs = project / ".venv/bin"
+        library = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+        packages = project / ".venv" / library
+        programs.mkdir(parents=True)
+        packages.mkdir(parents=True)
+        (project / ".venv/pyvenv.cfg").write_text("home = /home/.python/bin\n")
+        (packages / "installed.pth").write_text(f"{inside}/src\n/home/.packages\n")
+        interpreter = Path(os.path.realpath(sys.executable)).name
+        (programs / "python").symlink_to(f"/home/.python/bin/{interpreter}")
+        for program in ("dvc", "imageclf"):
+            script = (Path(sys.executable).parent / program).read_text().split("\n", 1)[1]
+            (programs / program).write_text(f"#!{inside}/.venv/bin/python\n{script}")
+            (programs / program).chmod(0o755)
+        (programs / "activate").write_text(f'PATH="{inside}/.venv/bin:$PATH"\n')
+        shutil.copy(store, project)
+        (project / ".venv/installed").touch()
+        self._own(name)
+
+    def run(self, name: str, line: str) -> str:
+        """What a line says that is typed in the account's shell, after those before it."""
+        command = " && ".join((*self._before[name], line))
+        done = subprocess.run(
+            ["ssh", *self._server.options(), f"{name}@127.0.0.1", command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{name}$ {line}\n{done.stdout}\n{done.stderr}"
+        if line.startswith(("cd ", "source ")):
+            self._before[name].append(line)
+        return done.stdout + done.stderr
+
+    def give(self, name: str, project: Project) -> None:
+        """A project in the account's home, and its shell in it."""
+        shutil.copytree(project.folder, self._homes / name / "imageclf")
+        self._before[name].append("cd imageclf")
+
+
+@pytest.fixture
+def accounts(migrated: Path) -> Iterator[Accounts]:
+    users = " ".join(f"{name}:{number}" for name, number in USERS.items())
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)  # sshd reads the keys as the user
+        script = ("sh", "-c", SETUP.format(users=users), "sh", name, sys.base_prefix, packages)
+        library = "LD_LIBRARY_PATH=/home/.python/lib"  # where Python may have its own
+        prefix = (*NAMESPACE, *script)
+        with running_sshd(Path(name) / "sshd", prefix=prefix, setting=library) as server:
+            yield Accounts(server)
+
+
+def test_the_page_word_for_word(accounts: Accounts, migrated: Path, tmp_path: Path) -> None:
+    accounts.give("laptop", Project(tmp_path))
+    accounts.install("laptop", migrated)
+    said = {}
+    for block in re.findall(r"^```console\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            name, words = line.split("$ ", 1)
+            said[line] = accounts.run(name, words)
+            if words.startswith("git clone"):
+                accounts.install(name, migrated)
+    ran = [stage for stage in STAGES if f"Running stage '{stage}'" in said["runner$ make runner"]]
+    assert ran == [*STAGES[2:]]
+    assert "Data and pipelines are up to date." in said["laptop$ dvc repro"]
+    assert "Running stage" not in said["laptop$ dvc repro"]
+    assert "finished" in said["laptop$ imageclf runs"].splitlines()[-1]
+    assert "Running stage" not in accounts.run("runner", "make runner")

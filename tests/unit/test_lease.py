@@ -1,0 +1,109 @@
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from imageclf import refs
+from imageclf.lease import LEASES, Lease, LeaseLostError
+
+NAME = "a" * 64
+LONG_S = 600.0  # nobody waits as long here
+
+
+def leases() -> dict[str, str]:
+    return refs.listed(f"{LEASES}/*")
+
+
+def no_words(line: str) -> None:
+    raise AssertionError(line)
+
+
+def test_it_is_there_while_it_is_held_and_leaves_nothing(clones: list[Path]) -> None:
+    with Lease(NAME, LONG_S, no_words) as lease:
+        (first,) = leases().values()
+        lease.beat()
+        (second,) = leases().values()
+        assert first != second
+    assert leases() == {}
+    with pytest.raises(RuntimeError, match="in the block"), Lease(NAME, LONG_S, no_words):
+        raise RuntimeError("in the block")
+    assert leases() == {}
+
+
+def test_another_clone_waits_until_it_is_free(
+    clones: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, told = Lease(NAME, 2, no_words).__enter__(), []
+    monkeypatch.chdir(clones[1])
+    order = []
+
+    def release(line: str) -> None:
+        told.append(line)
+        threading.Timer(
+            0.5, lambda: (order.append("released"), held.__exit__(None, None, None))
+        ).start()
+
+    with Lease(NAME, 2, release):
+        order.append("taken")
+    assert order == ["released", "taken"]
+    assert told == [told[0]]
+    assert "trains this model: waiting until it is done, or gives no sign for 2 s" in told[0]
+
+
+def test_a_silent_holder_loses_it(clones: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    held, told = Lease(NAME, 1, no_words).__enter__(), []
+    monkeypatch.chdir(clones[1])
+    started = time.monotonic()
+    with Lease(NAME, LONG_S, told.append):
+        assert time.monotonic() - started >= 1
+        assert len(told) == 1
+        monkeypatch.chdir(clones[0])
+        with pytest.raises(LeaseLostError, match="another runner may take over"):
+            held.beat()
+        held.__exit__(LeaseLostError, LeaseLostError(), None)
+        assert len(leases()) == 1
+        monkeypatch.chdir(clones[1])
+    assert leases() == {}
+
+
+def test_who_lives_keeps_it(clones: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lease(NAME, 1.5, no_words) as lease:
+        stop = threading.Event()
+
+        def wait() -> None:
+            with Lease(NAME, 1.5, lambda _: None):
+                stop.set()
+
+        monkeypatch.setattr("imageclf.lease._identity", lambda: "another clone")
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        deadline = time.monotonic() + 4
+        while time.monotonic() < deadline:
+            lease.beat()
+            assert not stop.is_set()
+            time.sleep(lease.pause / 2)
+    waiting.join()
+    assert stop.is_set()
+
+
+def test_the_same_folder_goes_on_at_once(clones: list[Path]) -> None:
+    Lease(NAME, LONG_S, no_words).__enter__()  # and its process dies
+    with Lease(NAME, LONG_S, no_words):
+        pass
+    assert leases() == {}
+
+
+def test_a_remote_that_does_not_answer_is_endured_for_a_while(
+    clones: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(LeaseLostError), Lease(NAME, 2, no_words) as lease:
+        (tmp_path / "origin.git").rename(tmp_path / "away")
+        lease.beat()
+        (tmp_path / "away").rename(tmp_path / "origin.git")
+        lease.beat()
+        (tmp_path / "origin.git").rename(tmp_path / "away")
+        started = time.monotonic()
+        while time.monotonic() < started + 10:
+            lease.beat()
+            time.sleep(lease.pause)
