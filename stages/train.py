@@ -169,7 +169,7 @@ def train(training: "Training", checkpoints: "Checkpoints", live: "LiveRun") -> 
     from imageclf.display import training_display
     from imageclf.sanity import ChanceWatch
 
-    watch = ChanceWatch(training.majority)
+    watch = ChanceWatch(training)
     with training_display(training) as display:
 
         def on_step(position: "Position") -> None:
@@ -182,7 +182,7 @@ def train(training: "Training", checkpoints: "Checkpoints", live: "LiveRun") -> 
             checkpoints.save(training.state())
             live.log_epoch(result.epoch, {name: getattr(result, name) for name in TRACKED})
             display.epoch(result)
-            display.warn(watch.after(result, training.val_images))
+            display.warn(watch.after(result))
 
 
 def write_history(training: "Training") -> None:

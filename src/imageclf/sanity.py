@@ -42,8 +42,11 @@ class ChanceWatch:
     was better than always guessing the commonest class, or the warning is given.
     """
 
-    def __init__(self, majority: float) -> None:
-        self._majority = majority
+    def __init__(self, training: Training) -> None:
+        self._majority = training.majority
+        self._images = {"train": training.train_images, "val": training.val_images}
+        # An average of the weights, which val judges, may lag behind by several short epochs.
+        self._split = "train" if training.params.train.ema else "val"
         self._look_at = time.monotonic() + FIRST_LOOK
         self._watching = True
 
@@ -54,9 +57,10 @@ class ChanceWatch:
         self._look_at = math.inf
         return self._warning(position.train_accuracy, position.images, "train")
 
-    def after(self, result: EpochResult, val_images: int) -> str | None:
+    def after(self, result: EpochResult) -> str | None:
         """A warning where there is cause for one, at the end of an epoch."""
-        return self._warning(result.val_accuracy, val_images, "val")
+        accuracies = {"train": result.train_accuracy, "val": result.val_accuracy}
+        return self._warning(accuracies[self._split], self._images[self._split], self._split)
 
     def _warning(self, accuracy: float, images: int, split: str) -> str | None:
         spread = Z * math.sqrt(self._majority * (1 - self._majority) / images)
