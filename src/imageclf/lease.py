@@ -24,6 +24,8 @@ FILE = "lease.json"
 SHORT_S = 0.2  # between two tries, when another one was faster
 # Names this folder; who holds a lease in its name and is not this process is dead.
 IDENTITY = Path(".imageclf/runner-id")
+# A machine that sleeps must notice afterwards how long it did.
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class LeaseLostError(UserError):
@@ -49,15 +51,17 @@ class Lease:
         self._ref, self._seconds, self._tell = f"{LEASES}/{name}", seconds, tell
         self.pause = seconds / BEATS
         self._me, self._beats, self._held, self._sure_until = _identity(), 0, "", 0.0
+        # Commits that the ref was to name, and when that was asked for; one may arrive late.
+        self._offered: dict[str, float] = {}
 
     def __enter__(self) -> Self:
-        seen, since, silence = "", time.monotonic(), 0.0
+        seen, since, silence = "", _now(), 0.0
         while True:
-            current = self._current()
+            current = self._current(self._seconds)
             if current != seen:
-                seen, since = current, time.monotonic()
+                seen, since = current, _now()
                 silence = self._silence_of(current) if current else 0.0
-            if time.monotonic() - since >= silence and self._take(current):
+            if _now() - since >= silence and self._move(current, timeout=self._seconds):
                 return self
             time.sleep(min(self.pause, silence / BEATS) or SHORT_S)
 
@@ -81,14 +85,15 @@ class Lease:
             LeaseLostError: another holder took over, or may do so, as git's remote does not answer.
         """
         try:
-            self._move(self._held, timeout=self.pause)
+            if not self._move(self._held, timeout=self.pause):
+                raise LeaseLostError("stopped, as another runner has taken over")
         except GitError as error:
-            if time.monotonic() + 2 * self.pause < self._sure_until:
+            if _now() + 2 * self.pause < self._sure_until:
                 return  # the next one may get through
             raise LeaseLostError(f"stopped, as another runner may take over: {error}") from None
 
-    def _current(self) -> str:
-        return listed(self._ref, timeout=self._seconds).get(self._ref, "")
+    def _current(self, timeout: float) -> str:
+        return listed(self._ref, timeout).get(self._ref, "")
 
     def _silence_of(self, current: str) -> float:
         """For how many seconds the holder must give no sign; none if it was this folder."""
@@ -104,17 +109,13 @@ class Lease:
         )
         return float(record["seconds"])
 
-    def _take(self, current: str) -> bool:
-        try:
-            self._move(current, timeout=self._seconds)
-        except GitError:
-            if self._current() == current:
-                raise
-            return False  # another one was faster
-        return True
+    def _move(self, before: str, timeout: float) -> bool:
+        """Let the ref name a new commit of ours; whether it is ours now, and not another one's.
 
-    def _move(self, before: str, timeout: float) -> None:
-        started, self._beats = time.monotonic(), self._beats + 1
+        Raises:
+            GitError: git's remote does not answer, or does not change it.
+        """
+        self._beats += 1
         record = {
             "holder": self._me,
             "host": platform.node(),
@@ -122,17 +123,28 @@ class Lease:
             "beat": self._beats,
             "start": uuid.uuid4().hex,
         }
-        after = commit({FILE: json.dumps(record).encode()})
+        started, after = _now(), commit({FILE: json.dumps(record).encode()})
+        self._offered[after] = started
         try:
             change(self._ref, before, after, timeout)
         except GitError:
-            if listed(self._ref, timeout).get(self._ref) != after:  # it arrived, its answer did not
+            after = self._current(timeout)
+            if after == before:
                 raise
-        self._held, self._sure_until = after, started + self._seconds
+            if after not in self._offered:
+                return False
+            # It arrived, its answer did not.
+        self._held, self._sure_until = after, self._offered[after] + self._seconds
+        return True
+
+
+def _now() -> float:
+    return time.clock_gettime(CLOCK)
 
 
 def _identity() -> str:
     path = project_root() / IDENTITY
     if not path.exists():
         write_text(path, uuid.uuid4().hex)
-    return path.read_text()
+    # A copy of the folder is another one.
+    return f"{path.read_text()} {platform.node()}:{project_root()}"

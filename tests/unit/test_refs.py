@@ -48,6 +48,12 @@ def test_a_remote_that_is_gone_is_one_line(clones: list[Path]) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_ssh_says_why_a_remote_cannot_be_reached(clones: list[Path]) -> None:
+    git("remote", "set-url", "origin", "ssh://127.0.0.1:9/nowhere")
+    with pytest.raises(GitError, match="port 9: Connection refused"):
+        refs.listed(REF)
+
+
 def test_the_remote_is_the_one_that_the_branch_follows(clones: list[Path]) -> None:
     git("remote", "rename", "origin", "team")
     git("remote", "add", "origin", "nowhere")

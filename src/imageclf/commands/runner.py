@@ -10,12 +10,12 @@ from imageclf.commands import examples, interruptible
 @click.command(epilog=examples("imageclf runner", "imageclf runner --lease 60"))
 @click.option(
     "--lease",
-    type=click.FloatRange(min=1),
-    default=300.0,
+    type=click.IntRange(50, 24 * 3600),
+    default=300,
     show_default=True,
     help="Seconds after which other runners take over from this one if it gives no sign of life.",
 )
-def runner(lease: float) -> None:
+def runner(lease: int) -> None:
     """Do a runner's part: pull, reproduce, push.
 
     It trains what the branch says on this machine, and commits dvc.lock to the branch.
