@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imageclf.commands import examples, interruptible
+from imageclf.commands import InProject, examples, interruptible
 from imageclf.files import UserError
 
 if TYPE_CHECKING:
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 DATABASES = {"sqlite": ".server/mlflow.db", "postgres": "PostgreSQL in .server/postgres"}
 
 
-@click.command(epilog=examples("imageclf server", "imageclf server --backend postgres --port 5001"))
+@click.command(
+    cls=InProject,
+    epilog=examples("imageclf server", "imageclf server --backend postgres --port 5001"),
+)
 @click.option(
     "--backend",
     type=click.Choice(list(DATABASES)),
