@@ -40,7 +40,7 @@ def server(backend: "Backend", port: int) -> None:
         interruptible(),
         running_server(project_root(), backend, port) as running,
     ):
-        click.echo(f"MLflow answers: {running.url}, from {DATABASES[backend]}")
+        click.echo(f"MLflow answers: {running.url}, from {DATABASES[running.backend]}")
         click.echo(f"to use it:      export MLFLOW_TRACKING_URI={running.url}")
         place = running.credentials.relative_to(project_root())
         click.echo(f"user, password: {place}; MLflow reads them where this puts them:")
