@@ -14,17 +14,20 @@ GUARD = 'read -r _; kill -KILL "-$1"'
 
 @contextmanager
 def guarded(command: Sequence[str], **settings: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a program in a process group of its own while the block runs.
+    """Run a program in a session of its own while the block runs.
 
-    At the end of the block the group is asked to end (SIGINT), and is killed after ``STOP_S``. If
-    this process is killed, so is the group.
+    So Ctrl-C reaches this process alone, and yet a question of the program's can be answered in the
+    terminal: a group in the background of this session would be stopped there.
+
+    At the end of the block the program's group is asked to end (SIGINT), and is killed after
+    ``STOP_S``. If this process is killed, so is the group.
 
     Args:
         command: the program and its arguments.
         settings: as ``subprocess.Popen`` takes them.
     """
     process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - the project's own words
-        command, process_group=0, **settings
+        command, start_new_session=True, **settings
     )
     guard = subprocess.Popen(  # noqa: S603
         ["sh", "-c", GUARD, "guard", str(process.pid)],  # noqa: S607

@@ -8,11 +8,12 @@ All it needs lies in ``.server/``, which git and DVC ignore:
     postgres/          a PostgreSQL cluster of its own that holds them
     artifacts/         the files of the runs
     *.log              what the programs say
-    url                where it answers
+    running.json       where it answers and what holds the runs, once it does
     lock               held while it runs
 """
 
 import configparser
+import json
 import os
 import secrets
 import shutil
@@ -20,14 +21,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from imageclf.files import UserError, atomic_folder, atomic_writer, write_text
+from imageclf.files import UserError, atomic_folder, atomic_writer, write_json, write_text
 from imageclf.guard import STOP_S, guarded
 
 FOLDER = Path(".server")
@@ -40,6 +41,7 @@ AUTH = "[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///auth.db\n"
 # Debian puts PostgreSQL's programs on nobody's path, and has this user for them.
 DEBIAN = Path("/usr/lib/postgresql")
 POSTGRES = "postgres"
+RUNNING = "running.json"
 
 Backend = Literal["sqlite", "postgres"]
 
@@ -50,11 +52,13 @@ class Server:
 
     Attributes:
         url: where it answers.
+        backend: what holds the runs.
         credentials: the file with user and password.
         process: None where the server of the project ran already.
     """
 
     url: str
+    backend: Backend
     credentials: Path
     process: "subprocess.Popen[bytes] | None"
 
@@ -65,8 +69,8 @@ def running_server(root: Path, backend: Backend, port: int) -> Iterator[Server]:
 
     Args:
         root: the project's folder.
-        backend: what holds the runs.
-        port: to listen on.
+        backend: what is to hold the runs, unless a server runs already.
+        port: to listen on, likewise.
 
     Raises:
         UserError: the port is taken, or something that it needs is missing.
@@ -79,16 +83,28 @@ def running_server(root: Path, backend: Backend, port: int) -> Iterator[Server]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        yield Server((folder / "url").read_text(), folder / "credentials", None)
+        yield _running_already(folder)
         return
     with lock:
+        (folder / RUNNING).unlink(missing_ok=True)
         _check_port(port)
-        url = f"http://{HOST}:{port}"
-        write_text(folder / "url", url)
-        write_text(folder / "auth.ini", AUTH)
+        database = _database(folder, backend)
+        write_text(folder / ".gitignore", "*\n")
         credentials = _credentials(folder)
-        with _database(folder, backend) as uri, _mlflow(folder, uri, port, credentials) as process:
-            yield Server(url, credentials, process)
+        login = _login(credentials)
+        write_text(folder / "auth.ini", AUTH)
+        with database as uri, _mlflow(folder, uri, port, login) as process:
+            url = f"http://{HOST}:{port}"
+            write_json(folder / RUNNING, {"url": url, "backend": backend})
+            yield Server(url, backend, credentials, process)
+
+
+def _running_already(folder: Path) -> Server:
+    try:
+        known = json.loads((folder / RUNNING).read_text())
+    except FileNotFoundError:
+        raise UserError("another `imageclf server` is starting here: wait for it") from None
+    return Server(**known, credentials=folder / "credentials", process=None)
 
 
 def _check_port(port: int) -> None:
@@ -96,7 +112,7 @@ def _check_port(port: int) -> None:
         socket.create_server((HOST, port)).close()
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise UserError(f"port {port}: {reason}; `make server PORT={port + 1}`?") from None
+        raise UserError(f"port {port}: {reason}; `make server PORT=...` takes another") from None
 
 
 def _credentials(folder: Path) -> Path:
@@ -112,14 +128,26 @@ def _credentials(folder: Path) -> Path:
     return path
 
 
+def _login(credentials: Path) -> list[str]:
+    """User and password."""
+    known = configparser.RawConfigParser()
+    try:
+        known.read(credentials)
+        login = [known["mlflow"][f"mlflow_tracking_{each}"] for each in ("username", "password")]
+    except (configparser.Error, KeyError, UnicodeDecodeError):
+        login = [""]
+    if not all(login):
+        advice = "bring it back, or remove it and auth.db beside it"
+        raise UserError(f"{credentials} does not hold user and password: {advice}")
+    return login
+
+
 @contextmanager
 def _mlflow(
-    folder: Path, uri: str, port: int, credentials: Path
+    folder: Path, uri: str, port: int, login: Sequence[str]
 ) -> "Iterator[subprocess.Popen[bytes]]":
     """MLflow's server: one process, since several would race to make the database of users."""
-    known = configparser.RawConfigParser()
-    known.read(credentials)
-    user, password = known["mlflow"].values()
+    user, password = login
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
         *("--host", HOST, "--port", str(port), "--workers", "1"),
@@ -143,18 +171,21 @@ def _mlflow(
 def _answers(url: str) -> bool:
     import requests
 
-    try:
-        return requests.get(url, timeout=5).ok
-    except requests.RequestException:
-        return False
+    with requests.Session() as session, suppress(requests.RequestException):
+        session.trust_env = False  # a proxy of the environment's does not lead to loopback
+        return session.get(url, timeout=5).ok
+    return False
 
 
 def _database(folder: Path, backend: Backend) -> AbstractContextManager[str]:
-    return nullcontext("sqlite:///mlflow.db") if backend == "sqlite" else _postgres(folder)
+    """Runs what holds the runs, and gives its address. What that needs is looked for at once."""
+    if backend == "sqlite":
+        return nullcontext("sqlite:///mlflow.db")
+    return _postgres(folder, postgres_programs(folder / "postgres"))
 
 
 @contextmanager
-def _postgres(folder: Path) -> Iterator[str]:
+def _postgres(folder: Path, programs: Path) -> Iterator[str]:
     """A PostgreSQL cluster that is reached by a socket which is its owner's alone.
 
     It refuses to run as root, who starts it as Debian's user for it.
@@ -165,7 +196,7 @@ def _postgres(folder: Path) -> Iterator[str]:
         with atomic_folder(data) as fresh:
             _give(fresh, user)
             access = ("--auth-local", "trust", "--auth-host", "reject", "--username", USER)
-            command = [postgres_program("initdb"), "--pgdata", str(fresh), *access]
+            command = [str(programs / "initdb"), "--pgdata", str(fresh), *access]
             with _started(
                 [*command, "--encoding", "UTF8", "--locale", "C"], log, user=user
             ) as made:
@@ -174,17 +205,10 @@ def _postgres(folder: Path) -> Iterator[str]:
     _await_end(data / "postmaster.pid")
     with TemporaryDirectory(prefix=f"{USER}-") as place:  # a longer path is too long for a socket
         _give(Path(place), user)
-        command = [
-            postgres_program("postgres"),
-            "-D",
-            str(data),
-            "-k",
-            place,
-            "-c",
-            "listen_addresses=",
-        ]
-        with _started(command, log, user=user) as process:
-            ready = [postgres_program("pg_isready"), "--quiet", "--host", place, "--username", USER]
+        command = [str(programs / "postgres"), "-D", str(data)]
+        settings = ["-k", place, "-c", "listen_addresses="]
+        with _started([*command, *settings], log, user=user) as process:
+            ready = [str(programs / "pg_isready"), "--quiet", "--host", place, "--username", USER]
             _await(process, log, lambda: subprocess.run(ready, check=False).returncode == 0)  # noqa: S603
             yield f"postgresql://{USER}@/postgres?host={place}"
 
@@ -198,19 +222,32 @@ def _await_end(pid_file: Path) -> None:
             time.sleep(0.1)
 
 
-def postgres_program(name: str) -> str:
-    """Where one of PostgreSQL's programs is: on the path, or else Debian's newest.
+def postgres_programs(cluster: Path) -> Path:
+    """The folder of PostgreSQL's programs: those on the path, or else Debian's newest.
+
+    Where there is a cluster, of the version that made it, since no other can read it.
 
     Raises:
-        UserError: nowhere.
+        UserError: they are not installed, or not in that version.
     """
-    versions = sorted(DEBIAN.glob("*/bin"), key=lambda path: float(path.parent.name))
-    found = shutil.which(name) or next(
-        (str(path / name) for path in reversed(versions) if (path / name).exists()), None
-    )
-    if found is None:
-        raise UserError(f"PostgreSQL is not installed: there is no {name} (Debian: postgresql)")
-    return found
+    on_path = shutil.which("initdb")
+    debian = sorted(DEBIAN.glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    found = [*([Path(on_path)] if on_path else []), *reversed(debian)]
+    if not found:
+        raise UserError("PostgreSQL is not installed: there is no initdb (Debian: postgresql)")
+    if (cluster / "PG_VERSION").exists():
+        version = (cluster / "PG_VERSION").read_text().strip()
+        found = [initdb for initdb in found if f" {version}." in _version(initdb)]
+        if not found:
+            missing = f"PostgreSQL {version}, which is not installed (Debian: postgresql-{version})"
+            raise UserError(f"{cluster} was made by {missing}")
+    return found[0].resolve().parent
+
+
+def _version(program: Path) -> str:
+    """What it says, such as `initdb (PostgreSQL) 17.5 (Debian 17.5-1)`."""
+    asked = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    return asked.stdout
 
 
 def _give(folder: Path, user: str | None) -> None:

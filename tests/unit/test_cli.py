@@ -219,6 +219,16 @@ def test_a_registered_model_by_alias_and_by_version(project: Path, onnx_file: Pa
     assert "not found" in message
 
 
+@pytest.mark.parametrize("command", ["server", "push", "pull", "runner"])
+def test_commands_of_several_machines_begin_in_the_folder_of_the_project(
+    run: Run, command: str
+) -> None:
+    reason = "there is no dvc.yaml here: run this in the folder of the project"
+    assert refused(run(command)) == reason
+    assert list(Path().iterdir()) == []
+    assert run(command, "--help").exit_code == 0
+
+
 def test_use_lists_the_recipes(run: Run) -> None:
     shutil.copytree(ROOT / "recipes", "recipes")
     result = run("use")

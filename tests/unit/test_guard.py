@@ -14,11 +14,13 @@ from imageclf.guard import guarded
 WITH_CHILD = "sleep 100 & echo $$ $!; wait"
 STUBBORN = "trap '' INT; echo $$; while :; do sleep 1; done"
 GUARDED = """
+import subprocess
 import sys
 from imageclf.guard import guarded
 
-with guarded(["sh", "-c", sys.argv[1]]) as process:
-    process.wait()
+with guarded(["sh", "-c", sys.argv[1]], stdout=subprocess.PIPE) as process:
+    print(process.stdout.readline().decode(), flush=True)
+    sys.exit(process.wait())
 """
 
 
@@ -74,3 +76,15 @@ def test_the_death_of_this_process_ends_it_too() -> None:
         numbers = [int(number) for number in process.stdout.readline().split()]
         os.kill(process.pid, signal.SIGKILL)
     assert all(map(is_gone, numbers))
+
+
+def test_a_question_can_be_answered_in_the_terminal() -> None:
+    terminal, inside = os.openpty()
+    asking = "exec python -c 'import getpass; exit(getpass.getpass() != \"secret\")'"
+    command = ["setsid", "--ctty", sys.executable, "-c", GUARDED, asking]
+    with subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside) as process:
+        os.close(inside)
+        assert b"Password:" in os.read(terminal, 100)
+        os.write(terminal, b"secret\n")
+        assert process.wait(10) == 0
+    os.close(terminal)

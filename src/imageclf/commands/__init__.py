@@ -4,7 +4,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 
 # Of a text that goes to a file or a pipe, in columns.
 WIDTH = 100
+
+
+class InProject(click.Command):
+    """A command on the project as a whole, which is refused in any other folder."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it.
+
+        Raises:
+            UserError: the current folder is not the project's.
+        """
+        if not Path("dvc.yaml").exists():
+            raise UserError("there is no dvc.yaml here: run this in the folder of the project")
+        return super().invoke(ctx)
 
 
 def examples(*lines: str) -> str:

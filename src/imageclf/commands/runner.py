@@ -4,10 +4,10 @@ import sys
 
 import click
 
-from imageclf.commands import examples, interruptible
+from imageclf.commands import InProject, examples, interruptible
 
 
-@click.command(epilog=examples("imageclf runner", "imageclf runner --lease 60"))
+@click.command(cls=InProject, epilog=examples("imageclf runner", "imageclf runner --lease 60"))
 @click.option(
     "--lease",
     type=click.IntRange(50, 24 * 3600),

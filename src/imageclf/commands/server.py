@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imageclf.commands import examples, interruptible
+from imageclf.commands import InProject, examples, interruptible
 from imageclf.files import UserError
 
 if TYPE_CHECKING:
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 DATABASES = {"sqlite": ".server/mlflow.db", "postgres": "PostgreSQL in .server/postgres"}
 
 
-@click.command(epilog=examples("imageclf server", "imageclf server --backend postgres --port 5001"))
+@click.command(
+    cls=InProject,
+    epilog=examples("imageclf server", "imageclf server --backend postgres --port 5001"),
+)
 @click.option(
     "--backend",
     type=click.Choice(list(DATABASES)),
@@ -37,7 +40,7 @@ def server(backend: "Backend", port: int) -> None:
         interruptible(),
         running_server(project_root(), backend, port) as running,
     ):
-        click.echo(f"MLflow answers: {running.url}, from {DATABASES[backend]}")
+        click.echo(f"MLflow answers: {running.url}, from {DATABASES[running.backend]}")
         click.echo(f"to use it:      export MLFLOW_TRACKING_URI={running.url}")
         place = running.credentials.relative_to(project_root())
         click.echo(f"user, password: {place}; MLflow reads them where this puts them:")

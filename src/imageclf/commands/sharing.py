@@ -2,12 +2,12 @@
 
 import click
 
-from imageclf.commands import examples, interruptible
+from imageclf.commands import InProject, examples, interruptible
 from imageclf.commands.runs import MODEL
 from imageclf.commands.sync import sync
 
 
-@click.command(epilog=examples("imageclf push", "imageclf pull"))
+@click.command(cls=InProject, epilog=examples("imageclf push", "imageclf pull"))
 def push() -> None:
     """Give other machines what this one computed.
 
@@ -19,7 +19,7 @@ def push() -> None:
         give(click.echo)
 
 
-@click.command(epilog=examples("git pull", "imageclf pull", "dvc repro"))
+@click.command(cls=InProject, epilog=examples("git pull", "imageclf pull", "dvc repro"))
 @click.pass_context
 def pull(context: click.Context) -> None:
     """Get what other machines computed, and show it in MLflow.
