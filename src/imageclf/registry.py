@@ -1,6 +1,6 @@
 """MLflow's registry: one version per exported file, its aliases, and the gate applied to it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -33,8 +33,10 @@ SERVED_WITH = ("mlflow", "numpy", "onnx", "onnxruntime")
 CHALLENGER, CHAMPION = "challenger", "champion"  # aliases: the newest version, and the best
 DECISION, REPLACED = "promotion", "replaced"  # tags: what the gate said, and the champion before
 TAKEN_BACK = "taken back"
-# What a server says where several make versions at once and others were faster, three times.
-CLASH, TRIES = "Model Version creation error", 5
+# What servers say where several change the same at once, to those who were slower: MLflow itself of
+# versions, after three tries of its own, PostgreSQL and SQLite of the rows of aliases.
+CLASHES = ("Model Version creation error", "UniqueViolation", "UNIQUE constraint failed")
+TRIES = 5
 UNKNOWN = Decision(
     False, ("its run does not hold what the gate reads: register it from its training again",)
 )
@@ -187,7 +189,7 @@ class _Versions:
         self._client.set_model_version_tag(self._name, version, name, value)
 
     def set_alias(self, alias: str, version: str) -> None:
-        self._client.set_registered_model_alias(self._name, alias, version)
+        _insist(lambda: self._client.set_registered_model_alias(self._name, alias, version))
 
     def ask_gate(self, version: str, candidate: Candidate) -> Decision:
         """Hold a version against the champion, and make it the champion if it passes."""
@@ -253,18 +255,20 @@ def _log_model(store: Store, run: "RunInfo", model: Model, candidate: Candidate)
             save_as_external_data=False,
             metadata={"class_names": model.class_names, "fingerprint": tags["fingerprint"]},
         )
-        return _make_version(mlflow, logged.model_uri, model.name, tags)
+        # Its tags come with it, so that it is found again from the start.
+        made = _insist(lambda: mlflow.register_model(logged.model_uri, model.name, tags=tags))
+        return str(made.version)
 
 
-def _make_version(mlflow: Any, uri: str, name: str, tags: dict[str, str]) -> str:
-    """Make a version; its tags come with it, so that it is found again from the start."""
+def _insist(change: Callable[[], Any]) -> Any:
+    """What a change gives, which others may break off that make the same at that moment."""
     from mlflow.exceptions import MlflowException
 
     for _ in range(TRIES):
         try:
-            return str(mlflow.register_model(uri, name, tags=tags).version)
+            return change()
         except MlflowException as error:
             clash = error
-            if CLASH not in str(error):
+            if not any(sign in str(error) for sign in CLASHES):
                 raise
     raise clash

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from mlflow.exceptions import MlflowException
 from test_tracking import DIGESTS, FINGERPRINT, Project, described
 
+from imageclf import registry
 from imageclf.cli import main
 from imageclf.files import UserError, sha256_file
 from imageclf.live import File
@@ -296,3 +298,21 @@ def test_the_gate_reads_from_a_server_too(
 def test_no_such_model(project: Path) -> None:
     with pytest.raises(UserError, match="Registered Model with name=nothing not found"):
         download_model("models:/nothing@champion")
+
+
+def test_a_change_that_another_one_broke_off_is_made_again() -> None:
+    answers = iter([MlflowException("(psycopg.errors.UniqueViolation) duplicate key"), "made"])
+
+    def change() -> str:
+        answer = next(answers)
+        if isinstance(answer, MlflowException):
+            raise answer
+        return answer
+
+    assert registry._insist(change) == "made"
+
+    def refuse() -> str:
+        raise MlflowException("no space left")
+
+    with pytest.raises(MlflowException, match="no space"):
+        registry._insist(refuse)
