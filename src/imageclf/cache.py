@@ -69,6 +69,21 @@ def recorded_sources(lock: str) -> dict[str, str]:
     }
 
 
+def outs_read_otherwise(lock: str, written: Mapping[str, str]) -> set[str]:
+    """The outs of which a stage has read something else than a dvc.lock now tells of them.
+
+    Args:
+        lock: the text of a dvc.lock.
+        written: of ``written_files``.
+    """
+    outs = recorded_outs(lock)
+    known = {**written, **{out.path: out.md5 for out in outs}}
+    stages = (parse_yaml(lock, LOCK) or {}).get("stages", {}).values()
+    read = {(dep["path"], dep["md5"]) for stage in stages for dep in stage.get("deps", [])}
+    others = [path for path, md5 in read if known.get(path, md5) != md5]
+    return {out.path for out in outs for path in others if f"{path}/".startswith(f"{out.path}/")}
+
+
 def bare_pipeline(lock: str) -> str:
     """A dvc.yaml that knows of the outs in a dvc.lock and of nothing else."""
     outs = recorded_outs(lock)
@@ -103,16 +118,16 @@ def read_outs(folder: Path, paths: list[str]) -> dict[str, Any]:
     return {path: json.loads(file.read_bytes()) for path, file in found.items() if file.exists()}
 
 
-def written_files(folder: str) -> dict[str, str]:
-    """The md5 of every file below a folder that a stage wrote, by its path, wherever the file is.
+def written_files() -> dict[str, str]:
+    """The md5 of every file that a stage wrote, by its path, wherever the file is.
 
     Raises:
         UserError: neither the cache nor the default remote tells.
     """
-    done = dvc("list", "--dvc-only", "--recursive", "--json", "--show-hash", ".", folder)
+    done = dvc("list", "--dvc-only", "--recursive", "--json", "--show-hash", ".")
     if done.returncode:
         raise UserError(reason_of(done))
-    return {f"{folder}/{file['path']}": file["md5"] for file in json.loads(done.stdout)}
+    return {file["path"]: file["md5"] for file in json.loads(done.stdout)}
 
 
 def missing(folder: Path) -> set[str]:

@@ -4,13 +4,14 @@ Two runners never train the same model at the same time: a lease, named by what 
 from, keeps the second one waiting until the first one's result can be had from the remote.
 """
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from imageclf.cache import default_remote, dvc, written_files
+from imageclf.cache import default_remote, dvc, outs_read_otherwise, written_files
 from imageclf.files import UserError, digest_of, sha256_file
 from imageclf.journal import PIPELINE, project_root
 from imageclf.lease import Lease
@@ -82,8 +83,7 @@ def training_key() -> str:
     data = [dep for dep in stage["deps"] if not dep.startswith(SOURCES)]
     written = {
         path: md5
-        for folder in sorted({str(Path(dep).parent) for dep in data})
-        for path, md5 in written_files(folder).items()
+        for path, md5 in written_files().items()
         if any(f"{path}/".startswith(f"{dep}/") for dep in data)
     }
     return digest_of(
@@ -105,19 +105,48 @@ def _pull_inputs() -> None:
     Raises:
         UserError: the remote does not have all of it.
     """
-    said = TOLD.findall(dvc("repro", "--dry", "--allow-missing").stdout)
-    first = next((name for name, state in said if "didn't change" not in state), None)
+    lock = Path(LOCK).read_text() if Path(LOCK).exists() else ""
+    written = written_files()
+    _remove_stale_files(written)
+    stages = read_yaml(Path(DVC_YAML))["stages"]
+    first = _first_to_run(stages, outs_read_otherwise(lock, written))
     if first is None:
         return
-    stages = read_yaml(Path(DVC_YAML))["stages"]
     names = [*stages]
     done, to_run = names[: names.index(first)], names[names.index(first) :]
     made = tuple(f"{out}/" for name in done for out in stages[name].get("outs", []))
-    deps = {dep for name in to_run for dep in stages[name]["deps"]}
+    deps = {dep for name in to_run for dep in stages[name]["deps"] if not Path(dep).exists()}
     inputs = [dep for dep in sorted(deps) if f"{dep}/".startswith(made)]
-    # By force: files that an earlier commit had may lie there.
-    if inputs and not run_dvc("pull", "--force", *inputs):
+    if inputs and not run_dvc("pull", *inputs):
         raise UserError(f"{default_remote()} lacks what is read: who computed it has to push it")
+
+
+def _remove_stale_files(written: Mapping[str, str]) -> None:
+    """Remove what an earlier commit left where the newest dvc.lock tells of other content."""
+    for name, md5 in written.items():
+        path = Path(name)
+        if path.is_file():
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+            if found.hexdigest() != md5:
+                path.unlink()
+
+
+def _first_to_run(stages: Mapping[str, Any], others: set[str]) -> str | None:
+    """The first stage that has to run, if there is one.
+
+    DVC takes a file that is not here for the one that a stage has read the last time, though the
+    stage before may have written another one since: an out among ``others``.
+    """
+    said = TOLD.findall(dvc("repro", "--dry", "--allow-missing").stdout)
+    changed = {name for name, state in said if "didn't change" not in state}
+    made = tuple(f"{out}/" for out in others)
+    changed |= {
+        name
+        for name, stage in stages.items()
+        if any(f"{dep}/".startswith(made) for dep in stage["deps"])
+    }
+    return next((name for name in stages if name in changed), None)
 
 
 @contextmanager
