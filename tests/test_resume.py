@@ -1,6 +1,7 @@
 """Killed with kill -9 and started again, a training ends in the same bytes."""
 
 import random
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -24,16 +25,17 @@ def digests(project: Project) -> dict[str, str]:
 def test_one_kill_within_an_epoch(tmp_path: Path, migrated: Path) -> None:
     project = Project(tmp_path)
     shutil.copy(migrated, tmp_path)
-    project.set("train.epochs", "3")
+    project.set("train.epochs", "6")
     project.set("train.batch_size", "13")
     project.set("runtime.checkpoint_minutes", "0.0001")
     for stage in STAGES[: STAGES.index("train")]:
         project.run("env", "PYTHONPATH=src", sys.executable, f"stages/{stage}.py")
     project.run(*TRAIN)
     expected = digests(project)
-    within = Seen(writing=False, epochs=1, steps=50, steps_per_epoch=100)
-    assert kill_at(project, TRAIN, lambda seen: seen == within)
-    assert "resuming in epoch 2, after 650 images" in project.run(*TRAIN)
+    within = [Seen(False, epochs, steps=50, steps_per_epoch=100) for epochs in range(1, 6)]
+    # On a busy machine the moments may pass unseen.
+    assert any(kill_at(project, TRAIN, within.__contains__) for _ in range(4))
+    assert re.search("resuming in epoch [2-6], after 650 images", project.run(*TRAIN))
     assert digests(project) == expected
     assert not list((project.folder / ".checkpoints").glob("*/*.pt*"))
 
