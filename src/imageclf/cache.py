@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -60,12 +60,12 @@ def recorded_outs(lock: str) -> list[Out]:
 def recorded_sources(lock: str) -> dict[str, str]:
     """The md5 of every file that a stage depends on and that no stage wrote, by its path."""
     stages = (parse_yaml(lock, LOCK) or {}).get("stages", {})
-    written = tuple(out.path for out in recorded_outs(lock))
+    written = [out.path for out in recorded_outs(lock)]
     return {
         dep["path"]: dep["md5"]
         for stage in stages.values()
         for dep in stage.get("deps", [])
-        if not f"{dep['path']}/".startswith(tuple(f"{path}/" for path in written))
+        if not lies_in(dep["path"], written)
     }
 
 
@@ -80,8 +80,13 @@ def outs_read_otherwise(lock: str, written: Mapping[str, str]) -> set[str]:
     known = {**written, **{out.path: out.md5 for out in outs}}
     stages = (parse_yaml(lock, LOCK) or {}).get("stages", {}).values()
     read = {(dep["path"], dep["md5"]) for stage in stages for dep in stage.get("deps", [])}
-    others = [path for path, md5 in read if known.get(path, md5) != md5]
-    return {out.path for out in outs for path in others if f"{path}/".startswith(f"{out.path}/")}
+    others = {path for path, md5 in read if known.get(path, md5) != md5}
+    return {out.path for out in outs if any(lies_in(path, [out.path]) for path in others)}
+
+
+def lies_in(path: str, places: Iterable[str]) -> bool:
+    """Whether a path is one of the places, or lies in one that is a folder."""
+    return f"{path}/".startswith(tuple(f"{place}/" for place in places))
 
 
 def bare_pipeline(lock: str) -> str:
@@ -164,7 +169,7 @@ def _missing(key: str, done: "subprocess.CompletedProcess[str]") -> set[str]:
 
 def lacks(missing_paths: set[str], out: str) -> bool:
     """Whether an out is among the paths, or something in it."""
-    return any(f"{path}/".startswith(f"{out}/") for path in missing_paths)
+    return any(lies_in(path, [out]) for path in missing_paths)
 
 
 def reason_of(done: "subprocess.CompletedProcess[str]") -> str:

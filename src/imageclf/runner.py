@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imageclf.cache import default_remote, dvc, outs_read_otherwise, written_files
+from imageclf.cache import default_remote, dvc, lies_in, outs_read_otherwise, written_files
 from imageclf.files import UserError, digest_of, sha256_file
 from imageclf.journal import PIPELINE, project_root
 from imageclf.lease import Lease
@@ -81,11 +81,7 @@ def training_key() -> str:
     """
     stage, values = read_yaml(Path(DVC_YAML))["stages"][TRAIN], tracked_values(load_params())
     data = [dep for dep in stage["deps"] if not dep.startswith(SOURCES)]
-    written = {
-        path: md5
-        for path, md5 in written_files().items()
-        if any(f"{path}/".startswith(f"{dep}/") for dep in data)
-    }
+    written = {path: md5 for path, md5 in written_files().items() if lies_in(path, data)}
     return digest_of(
         {
             "cmd": stage["cmd"],
@@ -114,9 +110,9 @@ def _pull_inputs() -> None:
         return
     names = [*stages]
     done, to_run = names[: names.index(first)], names[names.index(first) :]
-    made = tuple(f"{out}/" for name in done for out in stages[name].get("outs", []))
+    made = [out for name in done for out in stages[name].get("outs", [])]
     deps = {dep for name in to_run for dep in stages[name]["deps"] if not Path(dep).exists()}
-    inputs = [dep for dep in sorted(deps) if f"{dep}/".startswith(made)]
+    inputs = [dep for dep in sorted(deps) if lies_in(dep, made)]
     if inputs and not run_dvc("pull", *inputs):
         raise UserError(f"{default_remote()} lacks what is read: who computed it has to push it")
 
@@ -140,11 +136,8 @@ def _first_to_run(stages: Mapping[str, Any], others: set[str]) -> str | None:
     """
     said = TOLD.findall(dvc("repro", "--dry", "--allow-missing").stdout)
     changed = {name for name, state in said if "didn't change" not in state}
-    made = tuple(f"{out}/" for out in others)
     changed |= {
-        name
-        for name, stage in stages.items()
-        if any(f"{dep}/".startswith(made) for dep in stage["deps"])
+        name for name, stage in stages.items() if any(lies_in(dep, others) for dep in stage["deps"])
     }
     return next((name for name in stages if name in changed), None)
 
