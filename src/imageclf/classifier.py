@@ -15,7 +15,7 @@ from imageclf.models import Network, build_network
 from imageclf.params import Model
 
 # At a time where no gradient is needed: enough to keep every core busy, and not to fill memory.
-EVALUATION_IMAGES, EVALUATION_PIXELS = 1000, 1 << 21
+EVALUATION_IMAGES, EVALUATION_PIXELS = 64, 1 << 21
 
 
 # Of the section ``model``: where a training began, which decides nothing of what came out of it.

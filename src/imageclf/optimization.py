@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules by name."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -123,13 +124,12 @@ def _groups(train: Train, network: nn.Module, backbone: nn.Module | None) -> lis
     towards 0 takes capacity away.
     """
     slow = set(backbone.parameters()) if backbone else set()
-    learned: list[Tensor] = [weight for weight in network.parameters() if weight.requires_grad]
-    groups = [
-        Group([w for w in learned if (w.ndim > 1) == wide and (w in slow) == slower], decay, factor)
-        for slower, factor in ((False, 1.0), (True, train.backbone_rate))
-        for wide, decay in ((True, train.weight_decay), (False, 0.0))
-    ]
-    return [group for group in groups if group.weights]
+    alike: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
+    for weight in network.parameters():
+        if weight.requires_grad:
+            decay = train.weight_decay if weight.ndim > 1 else 0.0
+            alike[decay, train.backbone_rate if weight in slow else 1.0].append(weight)
+    return [Group(weights, decay, factor) for (decay, factor), weights in alike.items()]
 
 
 def _sgd(step: Step, momentum: float, nesterov: bool) -> None:
