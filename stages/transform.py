@@ -8,7 +8,7 @@ from rich.console import Console
 from command import stage
 from imageclf.files import UserError, atomic_folder, read_json, write_json
 from imageclf.params import Params
-from imageclf.workers import prepare_workers
+from imageclf.workers import mapping, prepare_workers
 
 RAW, PREPARED = Path("data/raw"), Path("data/prepared")
 FIGURES, PAGE = Path("reports/data.json"), Path("reports/data.html")
@@ -18,18 +18,20 @@ NOTHING_LEFT_OUT = {"count": 0, "examples": []}
 @stage
 def main(params: Params) -> None:
     """Pack images into uint8 arrays, draw the splits, and audit the data."""
-    if params.data.name == "image_folder":
+    are_files = params.data.name == "image_folder"
+    if are_files:
         prepare_workers("command", "imageclf.packing")  # a worker runs this script's imports too
 
     from imageclf.audit import audit, passed_limit, remarks
     from imageclf.audit_report import write_audit_report
     from imageclf.blocks import clear_blocks
-    from imageclf.datasets import load_class_names
+    from imageclf.datasets import SPLITS, load_class_names
     from imageclf.preparation import BLOCKS, prepare
 
     source = read_json(RAW / "source.json")
-    with atomic_folder(PREPARED) as target:
-        manifest = prepare(params, RAW, target, Console(soft_wrap=True, highlight=False))
+    console = Console(soft_wrap=True, highlight=False)
+    with atomic_folder(PREPARED) as target, mapping(over_processes=are_files) as mapped:
+        manifest, digests = prepare(params, RAW, target, console, mapped)
         left_out = source.get("left_out", NOTHING_LEFT_OUT)
         found = audit(manifest, load_class_names(target), left_out)
         problem = passed_limit(found, params.data)
@@ -37,6 +39,7 @@ def main(params: Params) -> None:
         write_audit_report(PAGE, target, manifest, found, problem)
         if problem:
             raise UserError(f"{problem}: see {PAGE}")
+        write_json(target / "digests.json", dict(zip(SPLITS, digests, strict=True)))
     clear_blocks(PREPARED.parent / BLOCKS)
     counts = ", ".join(f"{count:,} {split}" for split, count in found["images"].items())
     click.echo(f"prepared {counts} images of {params.transform.image_size} pixels")

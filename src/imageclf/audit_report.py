@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from imageclf.audit import remarks
-from imageclf.datasets import SPLITS, load_split
+from imageclf.datasets import SPLITS, images_path, load_split
 from imageclf.files import write_text
 from imageclf.page import render
 
@@ -42,7 +42,7 @@ class Album:
     """The images of a prepared folder by their names; empty where it holds no arrays."""
 
     def __init__(self, prepared: Path, manifest: "pd.DataFrame") -> None:
-        packed = (prepared / "digests.json").exists()
+        packed = images_path(prepared, "train").exists()
         self._images = {name: load_split(prepared, name).images for name in SPLITS if packed}
         row = manifest.groupby("split").cumcount()
         self._rows = manifest.assign(row=row).set_index("name")

@@ -1,7 +1,7 @@
 """From the raw folder to the prepared one: sizes, splits, statistics, manifest."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,9 @@ from imageclf.duplicates import joined, same_images
 from imageclf.files import DISK_IS_FULL, UserError, flush_beside, write_json
 from imageclf.idx import CLASS_NAMES, block_of_idx
 from imageclf.layout import arrange, class_names
-from imageclf.machine import cores
 from imageclf.packing import deal_out
 from imageclf.params import Params
 from imageclf.splitting import Groups, Names, draw_splits
-from imageclf.workers import worker_processes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,9 +34,9 @@ def prepare(
     raw: Path,
     target: Path,
     console: Console | None = None,
-    workers: int | None = None,
-) -> "pd.DataFrame":
-    """Write the prepared folder from the raw one and return its manifest.
+    mapped: Map = map,
+) -> "tuple[pd.DataFrame, Iterable[str]]":
+    """Write the prepared folder from the raw one.
 
     Where more files are unreadable than ``data.max_bad_fraction`` allows, it stays without arrays.
 
@@ -52,7 +50,11 @@ def prepare(
         target: an empty folder; images of the user's wait beside it, in ``BLOCKS``, and stay there
             for another attempt until ``blocks.clear_blocks``.
         console: where the progress goes.
-        workers: processes that decode, as many as cores unless told; it changes no byte.
+        mapped: ``map``, or that of a pool of processes; it changes no byte.
+
+    Returns:
+        The manifest, and the digest of each split (see ``datasets.split_digest``): of an iterator,
+        for which processes work until it is asked.
 
     Raises:
         UserError: raw files are missing or broken, classes have too few images, or there is not
@@ -60,22 +62,21 @@ def prepare(
     """
     with _full_disk_told(target):
         if params.data.name == "image_folder":
-            return _prepare_files(params, raw, target, console or Console(quiet=True), workers)
+            return _prepare_files(params, raw, target, console or Console(quiet=True), mapped)
         with TemporaryDirectory(dir=target) as work:
             images = block_of_idx(raw, params.data.name, Path(work), params.transform)
-            return _finish(params, images, CLASS_NAMES[params.data.name], target, "fill", map)
+            return _finish(params, images, CLASS_NAMES[params.data.name], target, "fill", mapped)
 
 
 def _prepare_files(
-    params: Params, raw: Path, target: Path, console: Console, workers: int | None
-) -> "pd.DataFrame":
+    params: Params, raw: Path, target: Path, console: Console, mapped: Map
+) -> "tuple[pd.DataFrame, Iterable[str]]":
     transform = params.transform
-    with worker_processes(workers or cores()) as pool:
-        images = make_blocks(raw / IMAGES, transform, target.parent / BLOCKS, pool.map, console)
-        places = arrange(images.table["name"])
-        images.table["split"] = [place.split for place in places]
-        images.table["class"] = [place.class_name for place in places]
-        return _finish(params, images, class_names(places), target, transform.fit, pool.map)
+    images = make_blocks(raw / IMAGES, transform, target.parent / BLOCKS, mapped, console)
+    places = arrange(images.table["name"])
+    images.table["split"] = [place.split for place in places]
+    images.table["class"] = [place.class_name for place in places]
+    return _finish(params, images, class_names(places), target, transform.fit, mapped)
 
 
 @contextmanager
@@ -92,14 +93,14 @@ def _full_disk_told(target: Path) -> Iterator[None]:
 
 def _finish(
     params: Params, images: Blocks, names: Sequence[str], target: Path, fit: str, mapped: Map
-) -> "pd.DataFrame":
-    """Draw the splits and write all but the audit."""
+) -> "tuple[pd.DataFrame, Iterable[str]]":
+    """Draw the splits and write them, with all that is known of them."""
     import pandas as pd
 
     write_json(target / "classes.json", names)
     readable = images.table["verdict"] != "unreadable"
     if 1 - readable.mean() > params.data.max_bad_fraction:
-        return images.table.assign(same_as="")
+        return images.table.assign(same_as=""), ()
     table = images.table[readable].reset_index(drop=True)
     labels = pd.Categorical(table["class"], names).codes.astype(np.int64)
     same = same_images(table["pixels_sha256"].tolist(), images.thumbnails)
@@ -112,15 +113,14 @@ def _finish(
     flush_beside([path for path in target.rglob("*") if path.is_file()])
     for split in SPLITS:
         np.save(target / f"{split}.labels.npy", labels[splits == split])
-    write_json(target / "stats.json", stats_of(counts) | {"fit": fit})
     digests = mapped(partial(split_digest, target), SPLITS)
+    write_json(target / "stats.json", stats_of(counts) | {"fit": fit})
     table["split"] = splits
     parts = [table[splits == split] for split in SPLITS]
     unreadable = images.table[~readable].assign(split="", same_as="")
     manifest = pd.concat([*parts, unreadable], ignore_index=True)
     manifest.to_parquet(target / "manifest.parquet", index=False)
-    write_json(target / "digests.json", dict(zip(SPLITS, digests, strict=True)))
-    return manifest
+    return manifest, digests
 
 
 def _check_classes(labels: Labels, names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from multiprocessing import forkserver
 from typing import Any, TypeVar
 
 from imageclf.files import UserError
-from imageclf.machine import keep_freed_memory
+from imageclf.machine import cores, keep_freed_memory
 
 HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 Result = TypeVar("Result")
@@ -34,16 +34,21 @@ def start_workers(count: int) -> ProcessPoolExecutor:
 
 
 @contextmanager
-def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool as of ``start_workers``; what is still waiting when the block fails is never begun.
+def mapping(over_processes: bool) -> Iterator[Callable[..., Iterator[Any]]]:
+    """``map``, or one that spreads the calls over a process per core.
+
+    Of those, what is still waiting when the block fails is never begun.
 
     Raises:
         UserError: a worker died.
     """
-    pool = start_workers(count)
+    if not over_processes:
+        yield map
+        return
+    pool = start_workers(cores())
     try:
         with _death_told():
-            yield pool
+            yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
 
