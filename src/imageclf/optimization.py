@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,14 @@ ONE_CYCLE_RISE = 0.3
 BETA1, BETA2, ALPHA, EPSILON = 0.9, 0.999, 0.99, 1e-8
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What a rule changes in one step: weights and their moments, by their gradients.
 
     Attributes:
         weights: float32, of any shape.
         gradients: one per weight, of its shape.
         moments: for each running average that the rule keeps, one tensor per weight.
-        count: of the steps so far, this one included; float32, without dimensions.
+        number: of the step, from 1; float32, without dimensions.
         rate: the learning rate.
         decay: of the weights.
     """
@@ -34,7 +33,7 @@ class Step:
     weights: list[Tensor]
     gradients: list[Tensor]
     moments: list[list[Tensor]]
-    count: Tensor
+    number: Tensor
     rate: float
     decay: float
 
@@ -67,21 +66,13 @@ class Optimizer:
         """Use up the gradients; a weight without one stays as it is."""
         self._count += 1
         for group in self._groups:
-            gradients = {weight: weight.grad for weight in group.weights if weight.grad is not None}
-            if not gradients:
+            moved = [(w, w.grad, *self._moments[w]) for w in group.weights if w.grad is not None]
+            if not moved:
                 continue
-            moments = zip(*(self._moments[weight] for weight in gradients), strict=True)
-            self._rule(
-                Step(
-                    weights=list(gradients),
-                    gradients=list(gradients.values()),
-                    moments=[list(of_all) for of_all in moments],
-                    count=self._count,
-                    rate=rate * group.factor,
-                    decay=group.decay,
-                )
-            )
-            for weight in gradients:
+            weights, gradients, *moments = map(list, zip(*moved, strict=True))
+            rate_here = rate * group.factor
+            self._rule(Step(weights, gradients, moments, self._count, rate_here, group.decay))
+            for weight in weights:
                 weight.grad = None
 
     def state(self) -> dict[str, Any]:
@@ -155,7 +146,7 @@ def _adam(kernel: Callable[..., None], step: Step) -> None:
         step.gradients,
         *step.moments,
         [],
-        [step.count] * len(step.weights),
+        [step.number] * len(step.weights),
         lr=step.rate,
         beta1=BETA1,
         beta2=BETA2,
