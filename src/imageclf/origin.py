@@ -54,7 +54,8 @@ def _difference() -> bytes | None:
         index = Path(folder) / "index"
         if place := git("rev-parse", "--git-path", "index"):
             with suppress(FileNotFoundError):  # a repository in which nothing was ever added
-                shutil.copy(os.fsdecode(place.rstrip(b"\n")), index)
+                # With its time, by which git knows what may have changed in the same second.
+                shutil.copy2(os.fsdecode(place.rstrip(b"\n")), index)
         add = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
         git("--literal-pathspecs", *add, index=index, feed=b"\0".join(untracked))
         plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-relative")

@@ -80,6 +80,18 @@ def test_the_commit_with_the_patch_is_the_source(commit: str, tmp_path: Path) ->
     assert os.access(copy / "program", os.X_OK)
 
 
+def test_a_change_in_the_second_of_the_commit_is_seen(commit: str) -> None:
+    git("config", "core.trustctime", "false")  # as no test can set that time
+    second = 1_000_000_000
+    os.utime("tracked.py", (second, second))
+    git("add", "tracked.py")
+    Path("tracked.py").write_text("2\n")
+    for path in ("tracked.py", ".git/index"):
+        os.utime(path, (second, second))
+    assert record_source(PATCH)["git_dirty"] == "true"
+    assert "+2" in PATCH.read_text()
+
+
 def test_a_heap_of_unknown_files_stays_out(commit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(origin, "MOST_UNTRACKED", 100)
     Path("recipe.yaml").write_text("seed: 2\n")
