@@ -10,7 +10,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 ## help: list these commands
 .PHONY: help
 help:
-	@sed -n 's/^## //p' $(MAKEFILE_LIST) | column -t -s ':'
+	@sed -n 's/^## \([^:]*\): /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
 
 ## setup: make the environment in .venv (Python 3.11 or newer; about 6 GB) and MLflow's database
 .PHONY: setup
@@ -59,7 +59,8 @@ types: setup
 ## ui: compare the runs in the browser, http://127.0.0.1:5000
 .PHONY: ui
 ui: setup
-	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "the runs are at the server that MLFLOW_TRACKING_URI names";; \
+	*) $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}";; esac
 
 BACKEND ?= sqlite
 PORT ?= 5000

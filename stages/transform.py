@@ -12,7 +12,6 @@ from imageclf.workers import mapping, prepare_workers
 
 RAW, PREPARED = Path("data/raw"), Path("data/prepared")
 FIGURES, PAGE = Path("reports/data.json"), Path("reports/data.html")
-NOTHING_LEFT_OUT = {"count": 0, "examples": []}
 
 
 @stage
@@ -32,8 +31,7 @@ def main(params: Params) -> None:
     console = Console(soft_wrap=True, highlight=False)
     with atomic_folder(PREPARED) as target, mapping(over_processes=are_files) as mapped:
         manifest, digests = prepare(params, RAW, target, console, mapped)
-        left_out = source.get("left_out", NOTHING_LEFT_OUT)
-        found = audit(manifest, load_class_names(target), left_out)
+        found = audit(manifest, load_class_names(target), source)
         problem = passed_limit(found, params.data)
         write_json(FIGURES, found)
         write_audit_report(PAGE, target, manifest, found, problem)

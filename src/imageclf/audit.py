@@ -1,7 +1,7 @@
 """What a user should know of the data, as the JSON values of ``reports/data.json``."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from imageclf.datasets import SPLITS
@@ -11,13 +11,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LISTED = 1000  # of a kind, at most
+NOTHING_LEFT_OUT = {"count": 0, "examples": []}
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 
 
 def audit(
-    manifest: "pd.DataFrame", class_names: Sequence[str], left_out: dict[str, Any]
+    manifest: "pd.DataFrame", class_names: Sequence[str], source: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Counts, class balance, sizes, unreadable files, conversions and duplicates.
+
+    ``source`` is what source.json of the raw folder tells of it: the number of its images, of which
+    ``transform.train_per_class`` may have left some out, and the files that are none.
 
     Images are the same when ``same_as`` in the manifest says so: all their pixels agree, or they
     are near-duplicates. ``repeats`` counts, within a split, the images that stand there a second
@@ -35,9 +39,9 @@ def audit(
             split: {name: int(balance.at[split, name]) for name in class_names} for split in SPLITS
         },
         "sizes": {side: _spread(readable[side]) for side in ("height", "width")},
-        "unreadable": _unreadable(manifest),
+        "unreadable": _unreadable(manifest, source.get("images", len(manifest))),
         "converted": dict(Counter(readable["note"][readable["note"] != ""]).most_common()),
-        "left_out": left_out,
+        "left_out": source.get("left_out", NOTHING_LEFT_OUT),
         "repeats": {
             split: int(readable.loc[readable["split"] == split, "same_as"].duplicated().sum())
             for split in SPLITS
@@ -47,10 +51,15 @@ def audit(
     }
 
 
+def too_many(count: int, images: int, limit: float) -> bool:
+    """Whether so many of the images are more than the share ``limit`` of them."""
+    return count > limit * images
+
+
 def passed_limit(found: dict[str, Any], data: Data) -> str:
     """Why these data cannot be used: too much unreadable, or in two splits; or nothing."""
     unreadable = found["unreadable"]
-    if unreadable["fraction"] > data.max_bad_fraction:
+    if too_many(unreadable["images"], unreadable["of"], data.max_bad_fraction):
         first = unreadable["files"][0]
         files = _count(unreadable["images"], "unreadable file", "unreadable files")
         return (
@@ -58,7 +67,8 @@ def passed_limit(found: dict[str, Any], data: Data) -> str:
             f"({data.max_bad_fraction:.1%}), such as {first['name']} ({first['reason']})"
         )
     for leak in found["leaks"]:
-        if leak["fraction"] > data.max_leak_fraction:
+        second = leak["splits"][1]
+        if too_many(leak["images"], found["images"][second], data.max_leak_fraction):
             limit = f"data.max_leak_fraction ({data.max_leak_fraction:.1%})"
             return f"{_leaked(leak)}, more than {limit}"
     return ""
@@ -100,12 +110,13 @@ def _spread(sides: "pd.Series[int]") -> dict[str, int]:
     return {name: int(getattr(sides, name)()) for name in ("min", "median", "max")}
 
 
-def _unreadable(manifest: "pd.DataFrame") -> dict[str, Any]:
+def _unreadable(manifest: "pd.DataFrame", images: int) -> dict[str, Any]:
     bad = manifest[manifest["verdict"] == "unreadable"]
     files = bad[["name", "note"]].rename(columns={"note": "reason"})
     return {
         "images": len(bad),
-        "fraction": round(len(bad) / len(manifest), 4),
+        "of": images,
+        "fraction": round(len(bad) / images, 4),
         "files": files.head(LISTED).to_dict(orient="records"),
     }
 

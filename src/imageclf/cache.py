@@ -1,5 +1,6 @@
 """DVC's cache and remotes, asked through the `dvc` command."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from imageclf.files import UserError, write_text
 from imageclf.journal import PIPELINE
@@ -43,29 +46,69 @@ class Out:
     on_remote: bool | None = None
 
 
+class LockedFile(BaseModel):
+    """A file or folder that a dvc.lock tells of."""
+
+    path: str
+    md5: str
+
+
+class LockedStage(BaseModel):
+    """What a dvc.lock tells of a stage: what it read and wrote, and its parameters by file."""
+
+    deps: list[LockedFile] = []
+    outs: list[LockedFile] = []
+    params: dict[str, dict[str, Any]] = {}
+
+
+def locked_stages(lock: str) -> dict[str, LockedStage]:
+    """What the text of a dvc.lock tells, by stage; of an empty one nothing.
+
+    Raises:
+        UserError: it is no dvc.lock, or one that a kill tore.
+    """
+    try:
+        stages = (parse_yaml(lock, LOCK) or {}).get("stages") or {}
+        return TypeAdapter(dict[str, LockedStage]).validate_python(stages)
+    except (ValidationError, AttributeError):
+        raise UserError(f"{LOCK} is torn: remove it, or check it out from git") from None
+
+
+def md5_of(path: Path) -> str | None:
+    """The md5 of a file, as DVC names it; None where there is none."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return found.hexdigest()
+
+
 def recorded_outs(lock: str) -> list[Out]:
     """Every out that the text of a dvc.lock tells of, in the order of the stages.
 
     Raises:
         UserError: it is no dvc.lock.
     """
-    stages = (parse_yaml(lock, LOCK) or {}).get("stages", {})
     return [
-        Out(out["path"], name, out["md5"])
-        for name, stage in stages.items()
-        for out in stage.get("outs", [])
+        Out(out.path, name, out.md5)
+        for name, stage in locked_stages(lock).items()
+        for out in stage.outs
     ]
 
 
 def recorded_sources(lock: str) -> dict[str, str]:
-    """The md5 of every file that a stage depends on and that no stage wrote, by its path."""
-    stages = (parse_yaml(lock, LOCK) or {}).get("stages", {})
-    written = [out.path for out in recorded_outs(lock)]
+    """The md5 of every file that a stage depends on and that no stage wrote, by its path.
+
+    Raises:
+        UserError: it is no dvc.lock.
+    """
+    stages = locked_stages(lock).values()
+    written = [out.path for stage in stages for out in stage.outs]
     return {
-        dep["path"]: dep["md5"]
-        for stage in stages.values()
-        for dep in stage.get("deps", [])
-        if not lies_in(dep["path"], written)
+        dep.path: dep.md5
+        for stage in stages
+        for dep in stage.deps
+        if not lies_in(dep.path, written)
     }
 
 
@@ -76,10 +119,10 @@ def outs_read_otherwise(lock: str, written: Mapping[str, str]) -> set[str]:
         lock: the text of a dvc.lock.
         written: of ``written_files``.
     """
-    outs = recorded_outs(lock)
+    stages = locked_stages(lock).values()
+    outs = [out for stage in stages for out in stage.outs]
     known = {**written, **{out.path: out.md5 for out in outs}}
-    stages = (parse_yaml(lock, LOCK) or {}).get("stages", {}).values()
-    read = {(dep["path"], dep["md5"]) for stage in stages for dep in stage.get("deps", [])}
+    read = {(dep.path, dep.md5) for stage in stages for dep in stage.deps}
     others = {path for path, md5 in read if known.get(path, md5) != md5}
     return {out.path for out in outs if any(lies_in(path, [out.path]) for path in others)}
 

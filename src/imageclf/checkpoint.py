@@ -49,9 +49,20 @@ class Checkpoints:
         return state
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint: whole or not at all."""
+        """Replace the checkpoint: whole or not at all.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         with atomic_path(self._path) as temporary:
-            torch.save(state, temporary)
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # what torch makes of a full disk
+                reason = str(error).splitlines()[0]
+                raise UserError(
+                    f"{self._path} cannot be written ({reason}): is the disk full? Make room, and "
+                    "`dvc repro` goes on from the checkpoint before"
+                ) from None
         self._saved = time.monotonic()
 
     def is_due(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from imageclf.augment import to_pixels
@@ -121,12 +122,20 @@ def evaluation_batch(shape: Sequence[int]) -> int:
 
 
 def save_classifier(classifier: Classifier, description: Description, folder: Path) -> None:
-    """Write ``model.safetensors`` and ``model.json``: the folder appears whole or not at all."""
+    """Write ``model.safetensors`` and ``model.json``: the folder appears whole or not at all.
+
+    Raises:
+        UserError: the weights cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic_folder(folder) as target:
         weights = {name: value.contiguous() for name, value in classifier.state_dict().items()}
-        save_file(weights, target / "model.safetensors")
+        try:
+            save_file(weights, target / "model.safetensors")
+        except SafetensorError as error:
+            raise UserError(f"{folder} cannot be written ({error}): is the disk full?") from None
         write_json(target / "model.json", asdict(description))
 
 
@@ -141,12 +150,13 @@ def load_classifier(folder: Path) -> tuple[Classifier, Description]:
 
     try:
         description = Description(**read_json(folder / "model.json"))
-    except TypeError as error:
+        model = Model.model_validate(description.model | WHOLE)
+    except (TypeError, ValidationError):
         raise UserError(
-            f"{folder}: model.json is none of this version's ({error}): run `dvc repro train`"
+            f"{folder}: model.json is none of this version's: run `dvc repro train` there again"
         ) from None
     classifier = build_classifier(
-        Model.model_validate(description.model | WHOLE),
+        model,
         {"mean": description.mean, "std": description.std},
         description.image_shape,
         len(description.class_names),

@@ -19,6 +19,13 @@ class UserError(Exception):
     """Something the user can mend: shown as one line, without a traceback, exit code 2."""
 
 
+def reason_of(error: OSError) -> str | None:
+    """In one line, which file cannot be used and why, or that the disk is full; else None."""
+    if error.errno in DISK_IS_FULL:
+        return "the disk is full: make room and try again"
+    return f"{error.filename}: {error.strerror}" if error.filename else None
+
+
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a path beside ``target`` to write to; it becomes ``target`` only if the block succeeds.

@@ -10,13 +10,13 @@ from imageclf.files import UserError, digest_of, sha256_file
 from imageclf.params import Params, read_yaml, tracked_values
 
 
-def fingerprint(params: Params, pipeline: Path = Path("dvc.yaml"), stage: str = "train") -> str:
-    """The sha256 over everything that determines what ``stage`` writes.
+def fingerprint(params: Params) -> str:
+    """The sha256 over everything that determines what the train stage writes.
 
     Raises:
         UserError: dvc.yaml or one of the stage's dependencies is missing.
     """
-    definition = read_yaml(pipeline)["stages"][stage]
+    definition = read_yaml(Path("dvc.yaml"))["stages"]["train"]
     values = tracked_values(params)
     try:
         return digest_of(

@@ -8,7 +8,7 @@ from typing import Any
 
 from imageclf.cache import Out, recorded_outs
 from imageclf.files import UserError, read_json
-from imageclf.journal import PIPELINE, Journal, Record, journals
+from imageclf.journal import PATCH, PIPELINE, Journal, Record, journals
 from imageclf.lookup import KEPT, TrackedRun, Version, find_runs, find_version
 from imageclf.origin import git
 from imageclf.params import flatten, parse_yaml
@@ -17,7 +17,6 @@ from imageclf.snapshots import Snapshot, pipeline_files
 from imageclf.store import TrackingError
 
 _, PARAMS, LOCK = PIPELINE
-PATCH = "changes.patch"
 DESCRIPTION = "model.json"
 WORKSPACE_MODEL = Path("models/classifier")
 FINGERPRINT = re.compile(r"[0-9a-f]{8,64}")

@@ -262,8 +262,8 @@ def _received(
     """What the lines say, each also kept in ``received``; the last one is the end.
 
     Drawing the first batch takes a second: points that came meanwhile go first, and a training
-    that is over by then has the same picture from the stage evaluate. Who was killed could not
-    write its end into the journal.
+    that is over by then has the same picture from the stage evaluate. An end that the pipe had no
+    room for stands in the journal; who was killed could not write it there.
     """
     for lines in arrivals:
         messages = sorted(map(decode, lines), key=lambda message: TURN.index(type(message)))
@@ -273,9 +273,11 @@ def _received(
                 received.append(message)
                 yield message
     if not received or not isinstance(received[-1], End):
-        end = End("KILLED", now_ms())
+        said = [each for each in journal.messages()[-1:] if isinstance(each, End)]
+        end = said[0] if said else End("KILLED", now_ms())
         received.append(end)
-        journal.say(end)
+        if not said:
+            journal.say(end)
         yield end
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
+from imageclf.audit import too_many
 from imageclf.blocks import Blocks, Map, make_blocks
 from imageclf.datasets import SPLITS, Labels, split_digest, stats_of
 from imageclf.duplicates import joined, same_images
@@ -99,7 +100,7 @@ def _finish(
 
     write_json(target / "classes.json", names)
     readable = images.table["verdict"] != "unreadable"
-    if 1 - readable.mean() > params.data.max_bad_fraction:
+    if too_many((~readable).sum(), len(readable), params.data.max_bad_fraction):
         return images.table.assign(same_as=""), ()
     table = images.table[readable].reset_index(drop=True)
     labels = pd.Categorical(table["class"], names).codes.astype(np.int64)

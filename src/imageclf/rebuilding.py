@@ -5,7 +5,6 @@ dvc.lock. It has a cache and a tracking store of its own, so that nothing of the
 the project's cache is one of its remotes, of which DVC only reads.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from imageclf.cache import (
     bare_pipeline,
     lacks,
     laid_out,
+    md5_of,
     missing,
     missing_on_remote,
     read_outs,
@@ -28,8 +28,8 @@ from imageclf.cache import (
     write_config,
 )
 from imageclf.files import UserError, read_json, sha256_file
-from imageclf.journal import Journal
-from imageclf.lineage import LOCK, PARAMS, PATCH, WORKSPACE_MODEL, Lineage, fingerprint_of
+from imageclf.journal import PATCH, Journal
+from imageclf.lineage import LOCK, PARAMS, WORKSPACE_MODEL, Lineage, fingerprint_of
 from imageclf.origin import git
 from imageclf.store import QUIET, Store, own_database
 
@@ -151,14 +151,7 @@ def _check_out(commit: str, patch: bytes, folder: Path) -> None:
 def other_sources(lineage: Lineage, folder: Path) -> list[str]:
     """The files in a prepared folder that are not those that dvc.lock records."""
     recorded = recorded_sources(lineage.files[LOCK].decode())
-    return [path for path, md5 in recorded.items() if _md5(folder / path) != md5]
-
-
-def _md5(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+    return [path for path, md5 in recorded.items() if md5_of(folder / path) != md5]
 
 
 def rebuild(

@@ -1,7 +1,7 @@
 """MLflow's registry: one version per exported file, its aliases, and the gate applied to it."""
 
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from io import StringIO
@@ -83,9 +83,9 @@ def register(run: "RunInfo", model: Model, candidate: Candidate) -> Registration
     """
     with opened_store(PATIENT) as store, store.lock():
         versions = _Versions(store, model.name)
-        version = versions.find(candidate.identity)
-        if version is None:
-            version = _log_model(store, run, model, candidate)
+        found = versions.find(candidate.identity)
+        version = found or _log_model(store, run, model, candidate)
+        if version == versions.newest():
             versions.set_alias(CHALLENGER, version)
         before = versions.tags(version).get(DECISION, "")
         if before.startswith(TAKEN_BACK):
@@ -135,19 +135,22 @@ def take_back(model: str) -> tuple[str, str]:
         earlier = versions.tags(holder).get(REPLACED)
         if earlier is None:
             raise UserError(f"{name} version {holder} replaced no champion: there is none before")
-        versions.set_alias(CHAMPION, earlier)
         versions.set_tag(holder, DECISION, f"{TAKEN_BACK}: version {earlier} is the champion again")
+        versions.set_alias(CHAMPION, earlier)
         return holder, earlier
 
 
-def download_model(uri: str) -> Path:
-    """The folder with ``model.onnx`` of a registered model, such as ``models:/digits@champion``.
+@contextmanager
+def downloaded_model(uri: str) -> Iterator[Path]:
+    """A temporary folder with ``model.onnx`` of a registered model: ``models:/digits@champion``.
 
     Raises:
         UserError: there is no such model, or MLflow cannot be reached.
     """
-    with opened_store(PATIENT) as store:
-        return Path(store.fluent().artifacts.download_artifacts(artifact_uri=uri))
+    with TemporaryDirectory() as folder:
+        with opened_store(PATIENT) as store:
+            found = store.fluent().artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        yield Path(found)
 
 
 def _parse(model: str) -> tuple[str, str]:

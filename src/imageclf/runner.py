@@ -4,14 +4,13 @@ Two runners never train the same model at the same time: a lease, named by what 
 from, keeps the second one waiting until the first one's result can be had from the remote.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imageclf.cache import default_remote, dvc, lies_in, outs_read_otherwise, written_files
+from imageclf.cache import default_remote, dvc, lies_in, md5_of, outs_read_otherwise, written_files
 from imageclf.files import UserError, digest_of, sha256_file
 from imageclf.journal import PIPELINE, project_root
 from imageclf.lease import Lease
@@ -51,6 +50,7 @@ def run(seconds: float, tell: Tell) -> bool:
             fetch_journals()
             _pull_inputs()
             if not run_dvc(*REPRO, BEFORE):
+                push(tell)
                 return False
             with Lease(training_key(), seconds, tell) as lease:
                 if branch and branch.has_moved:
@@ -120,12 +120,8 @@ def _pull_inputs() -> None:
 def _remove_stale_files(written: Mapping[str, str]) -> None:
     """Remove what an earlier commit left where the newest dvc.lock tells of other content."""
     for name, md5 in written.items():
-        path = Path(name)
-        if path.is_file():
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
-            if found.hexdigest() != md5:
-                path.unlink()
+        if md5_of(Path(name)) not in (md5, None):
+            Path(name).unlink()
 
 
 def _first_to_run(stages: Mapping[str, Any], others: set[str]) -> str | None:
@@ -150,10 +146,10 @@ def _alone() -> Iterator[None]:
     path.parent.mkdir(exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         raise UserError("a runner works in this folder already") from None
-    with lock:
+    with held:
         yield
 
 

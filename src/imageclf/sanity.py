@@ -8,7 +8,7 @@ from imageclf.training import EpochResult, Position, Training
 # How far from ln(classes) the first loss may be, as a factor, before it is worth a word.
 NEAR = 1.5
 FIRST_LOOK = 30.0  # seconds
-Z = 2.576  # 99 % on two sides of the normal distribution
+Z = 2.5758293035489  # 99 % on two sides of the normal distribution
 
 
 def check(training: Training) -> list[str]:

@@ -81,11 +81,13 @@ def running_server(root: Path, backend: Backend, port: int) -> Iterator[Server]:
     folder.mkdir(exist_ok=True)
     lock = FileLock(folder / "lock")
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
+        held = None
+    if held is None:
         yield _running_already(folder)
         return
-    with lock:
+    with held:
         (folder / RUNNING).unlink(missing_ok=True)
         _check_port(port)
         database = _database(folder, backend)
@@ -216,7 +218,8 @@ def _postgres(folder: Path, programs: Path) -> Iterator[str]:
 def _await_end(pid_file: Path) -> None:
     """Give a server whose guard has just killed it the time to be gone."""
     deadline = time.monotonic() + STOP_S
-    with suppress(FileNotFoundError, ProcessLookupError):
+    # After a crash, another user's process may have its number.
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
         while time.monotonic() < deadline:
             os.kill(int(pid_file.read_text().split()[0]), 0)
             time.sleep(0.1)

@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from imageclf.cache import dvc, has_remotes, laid_out, reason_of
+from imageclf.cache import LockedStage, dvc, has_remotes, laid_out, locked_stages, reason_of
 from imageclf.files import UserError, digest_of
 from imageclf.journal import PIPELINE, Record, journals, now_ms
 from imageclf.origin import git
@@ -56,20 +56,14 @@ class Snapshot:
         return self.label
 
     @cached_property
-    def stages(self) -> dict[str, Any]:
+    def stages(self) -> dict[str, LockedStage]:
         """What dvc.lock tells of each stage."""
-        lock = parse_yaml(SOURCES.sub("", self.files[LOCK]), LOCK) or {}
-        stages: dict[str, Any] = lock.get("stages", {})
-        return stages
+        return locked_stages(SOURCES.sub("", self.files[LOCK]))
 
     @cached_property
     def outs(self) -> dict[str, str]:
         """The md5 of every out, by its path."""
-        return {
-            out["path"]: out["md5"]
-            for stage in self.stages.values()
-            for out in stage.get("outs", [])
-        }
+        return {out.path: out.md5 for stage in self.stages.values() for out in stage.outs}
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -92,12 +86,12 @@ class Snapshot:
         for name, stage in self.stages.items():
             if name == REGISTER:
                 continue
-            for path, value in stage.get("params", {}).get(PARAMS, {}).items():
+            for path, value in stage.params.get(PARAMS, {}).items():
                 if self.params.get(path) != value:
                     return f"{name} has not run yet with {path}: {self.params.get(path)}"
-            for dep in stage.get("deps") or []:
-                if self.outs.get(dep["path"], dep.get("md5")) != dep.get("md5"):
-                    return f"{name} has not run yet with the {dep['path']} that is there now"
+            for dep in stage.deps:
+                if self.outs.get(dep.path, dep.md5) != dep.md5:
+                    return f"{name} has not run yet with the {dep.path} that is there now"
         return None
 
 

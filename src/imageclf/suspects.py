@@ -64,7 +64,7 @@ class Fold:
 
 
 def load_labelled(params: Params, prepared: Path) -> Labelled:
-    """The train and the val images of a prepared folder.
+    """The train and the val images of a prepared folder, all of them in memory.
 
     Raises:
         UserError: the folder is missing or incomplete.
@@ -121,9 +121,10 @@ def out_of_fold(
     device: torch.device,
     advance: Callable[[int], object],
     tell: Callable[[str], object],
-    finished: Path = FINISHED,
 ) -> Probabilities:
     """The probabilities of all images, each from a network that did not see it.
+
+    ``FINISHED`` keeps what finished folds brought until all are, for a run that is stopped.
 
     Args:
         params: all of them.
@@ -132,7 +133,6 @@ def out_of_fold(
         device: computes.
         advance: told how many more images were trained on.
         tell: told in a line how each fold went.
-        finished: keeps what finished folds brought until all are, for a run that is stopped.
 
     Returns:
         float32, N x classes.
@@ -142,7 +142,7 @@ def out_of_fold(
     """
     labels = labelled.images.labels
     probabilities = np.empty((len(labels), len(labelled.class_names)), np.float32)
-    kept = finished / _digest(params, folds)
+    kept = FINISHED / _digest(params, folds)
     for number, fold in enumerate(folds, start=1):
         path = kept / f"{number}.npy"
         if path.exists():
@@ -155,7 +155,7 @@ def out_of_fold(
         probabilities[fold.held_out] = judged
         right = (judged.argmax(axis=1) == labels[fold.held_out]).mean()
         tell(f"part {number}/{len(folds)}: {right:.1%} of {len(judged):,} labels agree")
-    shutil.rmtree(finished)
+    shutil.rmtree(FINISHED)
     return probabilities
 
 

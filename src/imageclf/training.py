@@ -24,7 +24,7 @@ from imageclf.losses import LossFunction, build_divisor, build_loss
 from imageclf.optimization import build_optimizer, learning_rate, weight_average
 from imageclf.params import Params
 
-STEPS_BETWEEN_REPORTS = 50
+STEPS_BETWEEN_REPORTS, SECONDS_BETWEEN_REPORTS = 50, 1.0  # whichever comes first
 
 
 @dataclass(frozen=True)
@@ -178,12 +178,15 @@ class Training:
         done = (self._steps_done - epoch * self.steps_per_epoch) * size
         order = epoch_order(self.train_images, self.params.seed, epoch + 1)[done:]
         self.classifier.train()
+        reported = time.perf_counter()
         sizes = (min(size, len(order) - start) for start in range(0, len(order), size))
         for batch, (images, labels) in zip(
             sizes, self._train.batches(order, size, self._share), strict=True
         ):
             self._step(images, labels, batch)
-            if self._steps_done % STEPS_BETWEEN_REPORTS == 0:
+            passed = time.perf_counter() - reported
+            if self._steps_done % STEPS_BETWEEN_REPORTS == 0 or passed > SECONDS_BETWEEN_REPORTS:
+                reported = time.perf_counter()
                 position = self.position
                 _finite(position.train_loss, epoch + 1)
                 on_step(position)

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from imageclf.audit import audit, passed_limit, remarks
+from imageclf.audit import audit, passed_limit, remarks, too_many
 from support import make_params
 
 COLUMNS = ["name", "split", "class", "pixels_sha256", "same_as", "verdict", "note"]
@@ -16,6 +16,7 @@ ROWS = [
     ("h", "", "dog", "", "", "unreadable", "the file is empty"),
 ]
 NOTHING = {"count": 0, "examples": []}
+SOURCE = {"images": 8}
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def manifest() -> pd.DataFrame:
 
 
 def test_everything_is_counted(manifest: pd.DataFrame) -> None:
-    found = audit(manifest, ["cat", "dog", "cow"], NOTHING)
+    found = audit(manifest, ["cat", "dog", "cow"], SOURCE)
     leaks = found.pop("leaks")
     assert found == {
         "images": {"train": 3, "val": 1, "test": 3},
@@ -40,6 +41,7 @@ def test_everything_is_counted(manifest: pd.DataFrame) -> None:
         },
         "unreadable": {
             "images": 1,
+            "of": 8,
             "fraction": 0.125,
             "files": [{"name": "h", "reason": "the file is empty"}],
         },
@@ -65,7 +67,7 @@ def test_everything_is_counted(manifest: pd.DataFrame) -> None:
 
 def test_what_is_worth_a_look_is_told_in_a_line_each(manifest: pd.DataFrame) -> None:
     left_out = {"count": 2, "examples": []}
-    assert list(remarks(audit(manifest, ["cat", "dog"], left_out))) == [
+    assert list(remarks(audit(manifest, ["cat", "dog"], {"left_out": left_out}))) == [
         ("1 unreadable file, left out", "unreadable"),
         ("2 other files of the source, left out", "left-out"),
         ("1 image of val (100.0%) also stands in train (0 with another label)", "leaks"),
@@ -75,7 +77,7 @@ def test_what_is_worth_a_look_is_told_in_a_line_each(manifest: pd.DataFrame) -> 
         ("test: 1 image repeats another one of the split", "repeats"),
         ("3 images converted", "converted"),
     ]
-    assert not list(remarks(audit(manifest[manifest["name"] == "g"], ["cat", "dog"], NOTHING)))
+    assert not list(remarks(audit(manifest[manifest["name"] == "g"], ["cat", "dog"], SOURCE)))
 
 
 @pytest.mark.parametrize(
@@ -93,12 +95,21 @@ def test_limits_are_the_last_share_that_is_allowed(
         manifest = manifest[~manifest["name"].isin(["d"])]
         manifest = pd.concat([manifest, manifest[manifest["name"] == "g"].assign(name="i")])
     data = make_params(data__max_bad_fraction=bad, data__max_leak_fraction=leak).data
-    told = passed_limit(audit(manifest, ["cat", "dog"], NOTHING), data)
+    told = passed_limit(audit(manifest, ["cat", "dog"], SOURCE), data)
     assert told.startswith(problem) if problem else told == ""
 
 
+def test_limits_count_images_and_round_nothing(manifest: pd.DataFrame) -> None:
+    clean = manifest[manifest["name"].isin(["a", "c", "g", "h"])]
+    found = audit(clean, ["cat", "dog"], {"images": 30_000})  # most are of no split
+    data = make_params(data__max_bad_fraction=0.0, data__max_leak_fraction=0.9).data
+    assert found["unreadable"]["fraction"] == 0.0
+    assert passed_limit(found, data).startswith("1 unreadable file (0.0%), more than")
+    assert not too_many(3, 10, 0.3)  # though 1 - 0.7 is more than 0.3
+
+
 def test_what_no_split_could_be_drawn_from_is_told_too(manifest: pd.DataFrame) -> None:
-    found = audit(manifest.assign(split="", verdict="unreadable"), ["cat", "dog"], NOTHING)
+    found = audit(manifest.assign(split="", verdict="unreadable"), ["cat", "dog"], SOURCE)
     assert found["unreadable"]["fraction"] == 1
     assert found["images"] == {"train": 0, "val": 0, "test": 0}
     assert found["sizes"] == {"height": {}, "width": {}}

@@ -39,6 +39,18 @@ def test_a_torn_write_leaves_the_last_whole_one(tmp_path: Path) -> None:
     assert checkpoints.load() == {"epoch": 1}
 
 
+def test_a_full_disk_is_told_and_leaves_the_last_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(MINE, 5, tmp_path)
+    checkpoints.save({"epoch": 1})
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda state, _: save(state, "/dev/full"))
+    with pytest.raises(UserError, match="is the disk full"):
+        checkpoints.save({"weights": torch.zeros(1_000_000)})
+    assert checkpoints.load() == {"epoch": 1}
+
+
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / MINE).mkdir()
     (tmp_path / MINE / "latest.pt").write_bytes(b"no checkpoint")

@@ -12,7 +12,7 @@ from imageclf.classifier import (
     load_classifier,
     save_classifier,
 )
-from imageclf.files import UserError
+from imageclf.files import UserError, read_json, write_json
 from support import make_params
 
 STATS = {"mean": [0.3], "std": [0.2]}
@@ -95,6 +95,17 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model/model.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match="does not fit model.json"):
         load_classifier(tmp_path / "model")
+
+
+def test_a_description_of_another_version_is_refused(tmp_path: Path) -> None:
+    model = make_params().model
+    save_classifier(build_classifier(model, STATS, (28, 28), 10), description(), tmp_path / "model")
+    file = tmp_path / "model/model.json"
+    whole = read_json(file)
+    for changed in ({"unknown": 1}, {"model": {"name": "mlp"}}):
+        write_json(file, whole | changed)
+        with pytest.raises(UserError, match="none of this version's"):
+            load_classifier(tmp_path / "model")
 
 
 def test_equal_classifiers_give_equal_bytes(tmp_path: Path) -> None:

@@ -110,6 +110,15 @@ def test_a_file_of_predictions_instead_of_lines(run: Run, model: Path) -> None:
     assert Path("p.csv").read_text().startswith("image,class,probability,p_a,p_b,p_c,p_d\n")
 
 
+@pytest.mark.parametrize("options", [["--output", "a.png/p.csv"], ["--figure", "a.png/p.png"]])
+def test_a_file_that_cannot_be_written_is_named(run: Run, model: Path, options: list[str]) -> None:
+    (path,) = write_images("photos", 1)
+    Path("a.png").write_bytes(b"a file is no folder")
+    result = run("predict", path, *options)
+    assert result.exit_code == 2
+    assert result.stderr == "error: a.png: File exists\n"
+
+
 def test_paths_from_standard_input(run: Run, model: Path) -> None:
     paths = write_images("my photos", 3)
     result = run("predict", "-", "--top-k", "1", stdin=f"{paths[2]}\n\nmy photos\n")

@@ -33,6 +33,7 @@ def test_both_files_agree_with_the_model(exported: tuple[Classifier, Description
         name: sha256_file(folder / name) for name in ("model.onnx", "model.pt2")
     }
     assert set(proof["largest_difference"]) == {"model.onnx", "model.pt2"}
+    assert parity(classifier, IMAGES[:1], folder, tolerance=1e-5)["batches"] == [1, 2, 7]
 
 
 def test_a_file_that_disagrees_is_refused(exported: tuple[Classifier, Description, Path]) -> None:

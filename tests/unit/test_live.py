@@ -370,6 +370,15 @@ def test_lines_that_just_end_tell_of_a_kill(project: Path) -> None:
     assert last.status == "KILLED"
 
 
+def test_an_end_that_the_pipe_had_no_room_for_is_in_the_journal(project: Path) -> None:
+    journal, reports = Journal(DESCRIPTION.fingerprint), Reports()
+    for message in (FIRST, END):
+        journal.say(message)
+    follow(arrivals(DESCRIPTION, FIRST), reports)
+    assert reports.reports == [[FIRST, END]]
+    assert journal.messages() == [FIRST, END]
+
+
 def test_no_line_at_all_reports_nothing(project: Path) -> None:
     reports = Reports()
     follow(iter([]), reports)

@@ -17,7 +17,7 @@ from imageclf.cli import main
 from imageclf.files import UserError, sha256_file
 from imageclf.live import File
 from imageclf.promotion import Identity, read_candidate
-from imageclf.registry import Model, Registration, download_model, register
+from imageclf.registry import Model, Registration, downloaded_model, register
 
 IMAGES = 100
 
@@ -107,10 +107,11 @@ def test_the_registered_model_is_the_exported_file(models: Registry) -> None:
     }
     (run,) = models.runs()
     assert version.run_id == run.info.run_id
-    folder = download_model("models:/digits@champion")
-    assert (folder / "model.onnx").read_bytes() == models.onnx.read_bytes()
-    assert sorted(path.name for path in folder.glob("*.onnx*")) == ["model.onnx"]
-    requirements = (folder / "requirements.txt").read_text()
+    with downloaded_model("models:/digits@champion") as folder:
+        assert (folder / "model.onnx").read_bytes() == models.onnx.read_bytes()
+        assert sorted(path.name for path in folder.glob("*.onnx*")) == ["model.onnx"]
+        requirements = (folder / "requirements.txt").read_text()
+    assert not folder.exists()
     assert "onnxruntime==" in requirements
     assert "torch" not in requirements
     assert "imageclf" not in requirements
@@ -139,6 +140,14 @@ def test_a_run_that_replaces_another_keeps_its_model(models: Registry) -> None:
     assert len(models.client.search_model_versions()) == 1
     # The version's own run is deleted now, but for `mlflow gc`.
     assert "it is better" in str(models.register(95, "a" * 64).decision)
+
+
+def test_an_alias_that_was_lost_comes_back_to_the_newest_alone(models: Registry) -> None:
+    for letter in "ab":
+        models.register(80, letter * 64)
+    models.client.delete_registered_model_alias("digits", "challenger")
+    assert models.register(80, "a" * 64).aliases == ["champion"]
+    assert models.register(80, "b" * 64).aliases == ["challenger"]
 
 
 def test_only_a_better_model_becomes_the_champion(models: Registry) -> None:
@@ -297,7 +306,7 @@ def test_the_gate_reads_from_a_server_too(
 
 def test_no_such_model(project: Path) -> None:
     with pytest.raises(UserError, match="Registered Model with name=nothing not found"):
-        download_model("models:/nothing@champion")
+        downloaded_model("models:/nothing@champion").__enter__()
 
 
 def test_a_change_that_another_one_broke_off_is_made_again() -> None:

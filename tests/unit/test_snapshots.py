@@ -1,4 +1,5 @@
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,15 @@ def test_a_torn_lock_is_named(project: Path) -> None:
     write(files("a") | {LOCK: "stages: [1"})
     with pytest.raises(UserError, match=r"dvc\.lock is not valid YAML"):
         snapshots(everything=True)
+
+
+def test_a_lock_that_is_cut_anywhere_is_named_or_tells_less(project: Path) -> None:
+    whole = files("a")[LOCK]
+    for end in range(len(whole)):
+        with suppress(UserError):
+            found = Snapshot("cut", files("a") | {LOCK: whole[:end]})
+            assert found.outs.keys() <= Snapshot("whole", files("a")).outs.keys()
+            found.contradiction()
 
 
 def test_one_snapshot_for_each_model_the_oldest_first(repository: Path) -> None:

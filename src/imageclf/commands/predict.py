@@ -82,7 +82,8 @@ def predict(
     paths = list(_image_paths(images))
     if not paths:
         raise UserError("no images given: name files or folders, or - for paths on standard input")
-    classifier = load_exported(_model_path(model))
+    with _model_folder(model) as folder:
+        classifier = load_exported(folder)
     if top_k and top_k > len(classifier.class_names):
         raise UserError(f"--top-k {top_k}: {model} knows {len(classifier.class_names)} classes")
     drawn: list[Prediction] = []
@@ -139,12 +140,12 @@ def _image_paths(names: Iterable[str]) -> Iterator[Path]:
             yield path
 
 
-def _model_path(model: str) -> Path:
+def _model_folder(model: str) -> AbstractContextManager[Path]:
     if not model.startswith("models:/"):
-        return Path(model)
-    from imageclf.registry import download_model
+        return nullcontext(Path(model))
+    from imageclf.registry import downloaded_model
 
-    return download_model(model)
+    return downloaded_model(model)
 
 
 def _writer(

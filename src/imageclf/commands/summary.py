@@ -1,5 +1,6 @@
 """`imageclf summary`."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import click
 
 from imageclf.files import read_json
+from imageclf.store import shown
 
 EXPORTED = Path("models/exported")
 REPORT = Path("reports/evaluation/index.html")
@@ -18,6 +20,7 @@ def summary() -> None:
     """Show what came out of the pipeline, and where it is."""
     metrics = read_json(Path("reports/metrics.json"))
     description = read_json(Path("models/classifier/model.json"))
+    server = shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
     exported = sorted(path for path in EXPORTED.glob("model.*"))
     rows = [
         (
@@ -33,7 +36,7 @@ def summary() -> None:
         ("wrong labels", _wrong_labels()),
         ("plots", "dvc plots show"),
         ("exported model", "  ".join(map(str, exported)) or "missing: run `dvc repro`"),
-        ("runs and models", "make ui"),
+        ("runs and models", server if server.startswith("http") else "make ui"),
         ("your own images", "imageclf predict IMAGE"),
     ]
     width = max(len(name) for name, _ in rows)

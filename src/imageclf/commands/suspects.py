@@ -22,8 +22,9 @@ def suspects(folds: int) -> None:
     """List train and val images whose label is probably wrong.
 
     Trains as params.yaml says on parts of data/prepared and lets each network judge the part that
-    it never saw. Takes about as long as N trainings; a run that is stopped goes on with the next
-    part. Writes reports/suspects.html, .csv and .json; no stage of the pipeline is touched.
+    it never saw. Takes about as long as N trainings, and the memory of all pixels; a run that is
+    stopped goes on with the next part. Writes reports/suspects.html, .csv and .json; no stage of
+    the pipeline is touched.
     """
     from imageclf.params import load_params
     from imageclf.runtime import prepare_runtime
