@@ -92,7 +92,10 @@ def warnings(figures: dict[str, float]) -> list[str]:
 
 def _page(figures: dict[str, float], description: Description, table: "pd.DataFrame") -> str:
     shown = [
-        (LABELS.get(name, name.replace("_", " ")), f"{value:.2%}" if "accuracy" in name else value)
+        (
+            LABELS.get(name, name.replace("_", " ")),
+            f"{value:.2%}" if "accuracy" in name else f"{value:,}",
+        )
         for name, value in figures.items()
     ]
     return render(
