@@ -56,11 +56,12 @@ lint: setup types
 types: setup
 	@$(BIN)/mypy
 
-## ui: compare the runs in the browser, http://127.0.0.1:5000
+## ui: compare the runs in the browser, at the address that it prints
 .PHONY: ui
 ui: setup
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "the runs are at the server that MLFLOW_TRACKING_URI names";; \
-	*) $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}";; esac
+	*) echo 'compare the runs: http://127.0.0.1:5000/#/experiments?workflowType=machine_learning'; \
+	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}";; esac
 
 BACKEND ?= sqlite
 PORT ?= 5000
