@@ -1,16 +1,20 @@
 """docs/runners.md, word for word: three accounts that nobody has used, as if on three machines.
 
 All are on loopback, in a mount namespace with a /home and an /etc/passwd of its own, so that this
-machine gets no new users. What the page does and the test does not is install the environment.
+machine gets no new users. What the page does and the test does not is install the environment; and
+the tracking server's port and its other end are free ones, as three machines are one here.
 """
 
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -74,7 +78,9 @@ class Accounts:
         # What the page says, but for the address, which has to be this machine's.
         (config,) = re.findall(r"^```\n(Host .*?)```", PAGE, re.MULTILINE | re.DOTALL)
         here = f"    Port {server.port}\n    StrictHostKeyChecking accept-new\n"
-        self._config = config.replace("storage.example.org", "127.0.0.1") + here
+        storage = config.replace("storage.example.org", "127.0.0.1") + here
+        runner = storage.replace("Host storage", "Host runner").replace("imageclf", "runner")
+        self._config = storage + runner
         for name in ("laptop", "runner"):
             self._equip(name)
 
@@ -113,17 +119,28 @@ class Accounts:
 
     def run(self, name: str, line: str) -> str:
         """What a line says that is typed in the account's shell, after those before it."""
-        command = " && ".join((*self._before[name], line))
         done = subprocess.run(
-            ["ssh", *self._server.options(), f"{name}@127.0.0.1", command],
+            self._command(name, line),
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, f"{name}$ {line}\n{done.stdout}\n{done.stderr}"
-        if line.startswith(("cd ", "source ")):
+        if line.startswith(("cd ", "source ", "export ")):
             self._before[name].append(line)
         return done.stdout + done.stderr
+
+    @contextmanager
+    def running(self, name: str, line: str) -> Iterator[None]:
+        """A line that goes on until Ctrl-C, in a terminal of its own."""
+        command = self._command(name, line)
+        with subprocess.Popen([command[0], "-tt", *command[1:]], stdin=subprocess.PIPE) as process:
+            yield
+            process.communicate(b"\x03")
+
+    def _command(self, name: str, line: str) -> list[str]:
+        words = " && ".join((*self._before[name], line))
+        return ["ssh", *self._server.options(), f"{name}@127.0.0.1", words]
 
     def give(self, name: str, project: Project) -> None:
         """A project in the account's home, and its shell in it."""
@@ -160,3 +177,42 @@ def test_the_page_word_for_word(accounts: Accounts, migrated: Path, tmp_path: Pa
     assert "Running stage" not in said["laptop$ dvc repro"]
     assert "finished" in said["laptop$ imageclf runs"].splitlines()[-1]
     assert "Running stage" not in accounts.run("runner", "make runner")
+    follow_server(accounts)
+
+
+def follow_server(accounts: Accounts) -> None:
+    """The section on one tracking server, with ports that are free on this one machine."""
+    ports = [free_port(), free_port()]
+    (block,) = re.findall(r"^```\n(laptop\$ make server.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+    block = block.replace("make server", f"make server PORT={ports[0]}")
+    block = block.replace("5000:127.0.0.1:5000", f"{ports[1]}:127.0.0.1:{ports[0]}")
+    block = block.replace("http://127.0.0.1:5000", f"http://127.0.0.1:{ports[1]}")
+    server, tunnel, *others = (line.split("$ ", 1) for line in block.splitlines())
+    change = "sed -i 's/^seed: 1 /seed: 2 /' params.yaml && git commit --quiet --all --message Seed"
+    accounts.run("laptop", f"{change} && git push --quiet")
+    with accounts.running(*server):
+        wait_for_port(ports[0])
+        with accounts.running(*tunnel):
+            wait_for_port(ports[1])
+            for name, words in others:
+                accounts.run(name, words)
+            assert "Running stage 'train'" in accounts.run("runner", "make runner")
+        accounts.run("laptop", "install -D -m 600 .server/credentials ~/.mlflow/credentials")
+        there = f"MLFLOW_TRACKING_URI=http://127.0.0.1:{ports[0]}"
+        assert "finished" in accounts.run("laptop", f"{there} imageclf runs").splitlines()[-1]
+        assert "champion" in accounts.run("laptop", f"{there} imageclf trace models:/digits/1")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"nothing answers at port {port}")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from imageclf.files import UserError, write_text
 from imageclf.journal import PIPELINE
@@ -53,11 +53,14 @@ class LockedFile(BaseModel):
     md5: str
 
 
+_Files = Annotated[list[LockedFile], BeforeValidator(lambda found: found or [])]
+
+
 class LockedStage(BaseModel):
     """What a dvc.lock tells of a stage: what it read and wrote, and its parameters by file."""
 
-    deps: list[LockedFile] = []
-    outs: list[LockedFile] = []
+    deps: _Files = []
+    outs: _Files = []
     params: dict[str, dict[str, Any]] = {}
 
 

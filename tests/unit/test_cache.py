@@ -52,6 +52,13 @@ def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return folder
 
 
+def test_a_stage_may_read_nothing_that_counts() -> None:
+    told = recorded_outs(
+        "stages:\n  a:\n    cmd: b\n    deps:\n    outs:\n    - {path: c, md5: d}\n"
+    )
+    assert told == [Out("c", "a", "d")]
+
+
 def lock() -> str:
     return Path("dvc.lock").read_text()
 
