@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from imageclf.files import UserError, reason_of
+from imageclf.files import UserError, file_errors_told
 from imageclf.machine import collect_garbage_rarely
 from imageclf.params import Params, load_params
 
@@ -26,14 +26,10 @@ def stage(run: Callable[[Params], None]) -> click.Command:
     def command(path: Path) -> None:
         collect_garbage_rarely()
         try:
-            run(load_params(path))
+            with file_errors_told():
+                run(load_params(path))
         except UserError as error:
             click.echo(f"error: {error}", err=True)
-            sys.exit(2)
-        except OSError as error:
-            if (reason := reason_of(error)) is None:
-                raise
-            click.echo(f"error: {reason}", err=True)
             sys.exit(2)
 
     return command

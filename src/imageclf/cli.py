@@ -18,7 +18,7 @@ from imageclf.commands.suspects import suspects
 from imageclf.commands.sync import sync
 from imageclf.commands.trace import trace
 from imageclf.commands.use import use
-from imageclf.files import UserError, reason_of
+from imageclf.files import UserError, file_errors_told
 from imageclf.machine import collect_garbage_rarely
 
 
@@ -27,14 +27,10 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with file_errors_told():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(f"error: {error}", err=True)
-            ctx.exit(2)
-        except OSError as error:
-            if (reason := reason_of(error)) is None:
-                raise
-            click.echo(f"error: {reason}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             ctx.exit(130)

@@ -19,11 +19,21 @@ class UserError(Exception):
     """Something the user can mend: shown as one line, without a traceback, exit code 2."""
 
 
-def reason_of(error: OSError) -> str | None:
-    """In one line, which file cannot be used and why, or that the disk is full; else None."""
-    if error.errno in DISK_IS_FULL:
-        return "the disk is full: make room and try again"
-    return f"{error.filename}: {error.strerror}" if error.filename else None
+@contextmanager
+def file_errors_told() -> Iterator[None]:
+    """Tell in one line which file cannot be used and why, or that the disk is full.
+
+    Raises:
+        UserError: with that line.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_IS_FULL:
+            raise UserError("the disk is full: make room and try again") from error
+        if error.filename:
+            raise UserError(f"{error.filename}: {error.strerror}") from error
+        raise
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from imageclf.files import (
     atomic_folder,
     atomic_writer,
     digest_of,
+    file_errors_told,
     read_json,
     sha256_file,
     write_json,
@@ -65,3 +66,12 @@ def test_digests(tmp_path: Path) -> None:
     assert sha256_file(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
     assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
     assert digest_of({"a": 1}) != digest_of({"a": 1.5})
+
+
+def test_of_errors_of_the_system_those_on_files_and_disks_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing: No such file"), file_errors_told():
+        (tmp_path / "nothing").read_bytes()
+    with pytest.raises(UserError, match="the disk is full"), file_errors_told():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ConnectionResetError), file_errors_told():
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
