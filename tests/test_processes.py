@@ -192,18 +192,19 @@ def test_a_signal_ends_all(project: Project, sent: signal.Signals) -> None:
     assert statuses(project) == ["KILLED"]
 
 
-def test_two_processes_train_the_digits_as_one(project: Project) -> None:
+def test_two_processes_train_the_digits_as_one(project: Project, tmp_path: Path) -> None:
     project.set("train.epochs", "20")
     histories = []
     for processes in ("1", "2"):
         project.set("runtime.processes", processes)
-        project.run(*ENVIRONMENT, sys.executable, "stages/train.py")
+        project.run(*ENVIRONMENT, f"TMPDIR={tmp_path}", sys.executable, "stages/train.py")
         histories.append([tuple(row.values()) for row in history(project)])
     assert len(histories[0]) == 20
     assert np.allclose(*histories, rtol=0, atol=1e-4)
     (run,) = project.runs()  # one fingerprint, one run
     assert run.info.status == "FINISHED"
     assert run.data.tags["processes"] == "2"
+    assert not [*tmp_path.glob("torchelastic_*")]
 
 
 def test_kill_9_of_the_group_leaves_nobody(project: Project) -> None:

@@ -63,7 +63,9 @@ def launch(processes: int) -> None:
 
     logging.disable()  # torchrun would tell of what is told here, in many more words
     try:
-        run(parse_args([f"--nproc-per-node={processes}", *sys.argv]))
+        # Its logs would hold nothing, and stay in the system's folder for temporary files.
+        options = [f"--nproc-per-node={processes}", f"--log-dir={os.devnull}"]
+        run(parse_args([*options, *sys.argv]))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode > 0:
