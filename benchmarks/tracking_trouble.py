@@ -15,7 +15,6 @@ import random
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from typing import Any
 import click
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from ports import unused_port
 from project import Project
 from proxy import Proxy, running_proxy
 from trackingserver import start_mlflow, stop
@@ -205,8 +205,7 @@ def forget_training(project: Project) -> None:
 
 @contextmanager
 def tracking_of(baseline: Baseline, small_disk: bool) -> Iterator[Tracking]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = unused_port()
     with running_proxy(port) as proxy, tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "server"
         store.mkdir()

@@ -26,8 +26,8 @@ def main(params: Params) -> None:
         )
         if images.left_out:
             click.echo(
-                f"  left out: {len(images.left_out)} other files, such as those that "
-                f"{RAW}/source.json names"
+                f"  left out: {len(images.left_out)} other files; "
+                f"{RAW}/source.json names the first of them"
             )
     else:
         data_set = fetch(params.data.name, RAW, console)

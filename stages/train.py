@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from command import stage
-from imageclf.files import read_json, write_text
+from imageclf.files import file_errors_told, read_json, write_text
 from imageclf.params import Params
 from imageclf.processes import joined, launch, processes_to_start
 from imageclf.runtime import Runtime, place, prepare_runtime
@@ -41,7 +41,7 @@ def main(params: Params) -> None:
     from imageclf.live import LiveRun
 
     if place():
-        with joined() as group:
+        with joined() as group, file_errors_told():
             train_together(params, group)
         return
     with LiveRun() as live:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from clones import make_clones
+from ports import unused_port
 from trackingserver import start_mlflow, stop
 
 STORE = "mlflow.db"
@@ -108,6 +108,4 @@ def mlflow_server(project: Path) -> Iterator[Callable[..., subprocess.Popen[byte
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
+    return unused_port()

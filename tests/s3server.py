@@ -1,7 +1,6 @@
 """An S3 endpoint on loopback: moto's server, which keeps its buckets in memory."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,14 +10,15 @@ from pathlib import Path
 
 import requests
 
+from ports import unused_port
+
 BUCKET = "bucket"
 
 
 @contextmanager
 def running_s3(folder: Path) -> Iterator[int]:
     """Start one with a bucket, whose log is in ``folder``; its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = unused_port()
     command = (sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port))
     with (folder / "s3.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ))

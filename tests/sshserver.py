@@ -3,13 +3,14 @@
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ports import answers, unused_port
 
 PROGRAMS = ("sshd", "ssh", "ssh-keygen")
 # Where sshd and its kin are on most systems, though not on everyone's path.
@@ -70,8 +71,7 @@ def running_sshd(
         subprocess.run(command, check=True)
     shutil.copy(folder / "key.pub", folder / "authorized_keys")
     (folder / "authorized_keys").chmod(0o644)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = unused_port()
     sftp = "internal-sftp -R" if read_only else "internal-sftp"
     config = CONFIG.format(port=port, folder=folder, sftp=sftp)
     config += f"SetEnv {setting}\n" if setting else ""
@@ -93,10 +93,7 @@ def running_sshd(
 def _await(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
+        if answers(port):
             return
+        time.sleep(0.05)
     raise RuntimeError(f"sshd does not answer:\n{log.read_text()}")

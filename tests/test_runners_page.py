@@ -8,17 +8,17 @@ the tracking server's port and its other end are free ones, as three machines ar
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ports import answers, unused_port
 from project import ROOT, STAGES, Project
 from sshserver import SshServer, missing_programs, running_sshd
 
@@ -182,7 +182,7 @@ def test_the_page_word_for_word(accounts: Accounts, migrated: Path, tmp_path: Pa
 
 def follow_server(accounts: Accounts) -> None:
     """The section on one tracking server, with ports that are free on this one machine."""
-    ports = [free_port(), free_port()]
+    ports = [unused_port(), unused_port()]
     (block,) = re.findall(r"^```\n(laptop\$ make server.*?)```", PAGE, re.MULTILINE | re.DOTALL)
     block = block.replace("make server", f"make server PORT={ports[0]}")
     block = block.replace("5000:127.0.0.1:5000", f"{ports[1]}:127.0.0.1:{ports[0]}")
@@ -203,16 +203,8 @@ def follow_server(accounts: Accounts) -> None:
         assert "champion" in accounts.run("laptop", f"{there} imageclf trace models:/digits/1")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
 def wait_for_port(port: int) -> None:
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
+    while not answers(port):
+        assert time.monotonic() < deadline
         time.sleep(0.1)
-    pytest.fail(f"nothing answers at port {port}")

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 
 from imageclf.files import UserError, read_json
 from imageclf.server import postgres_programs
+from ports import unused_port
 from project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -109,17 +110,10 @@ def public() -> Iterator[Path]:
 def postgres(base: Project, public: Path) -> Iterator[Running]:
     project = base.copy(public / "server")
     project.folder.chmod(0o755)
-    running = serve(project, free_port(), "postgres")
+    running = serve(project, unused_port(), "postgres")
     yield running
     running.stop()
     assert left_in(public) == []
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def left_in(folder: Path) -> list[str]:
@@ -230,7 +224,7 @@ def test_a_server_starts_once_stops_cleanly_and_keeps_its_password(
     base: Project, tmp_path: Path
 ) -> None:
     project = base.copy(tmp_path / "project")
-    first = serve(project, free_port(), "sqlite")
+    first = serve(project, unused_port(), "sqlite")
     credentials = project.folder / ".server/credentials"
     assert stat.S_IMODE(credentials.stat().st_mode) == 0o600
     password = first.variables()["MLFLOW_TRACKING_PASSWORD"]
@@ -239,7 +233,7 @@ def test_a_server_starts_once_stops_cleanly_and_keeps_its_password(
     first.process.kill()
     first.stop()
     assert left_in(project.folder) == []
-    second = serve(project, free_port(), "sqlite")
+    second = serve(project, unused_port(), "sqlite")
     assert second.variables()["MLFLOW_TRACKING_PASSWORD"] == password
     second.process.terminate()
     assert second.process.wait() == 0

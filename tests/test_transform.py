@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from imageclf.datasets import SPLITS, load_split
+from imageclf.datasets import SPLITS, load_split, split_digest
 from imageclf.files import read_json, sha256_file
 from project import Project
 from support import ROOT, changed, photograph, save_photographs
@@ -96,6 +96,8 @@ def test_bad_inputs_among_flowers_are_named_and_left_out(tmp_path: Path) -> None
     manifest = pd.read_parquet(tmp_path / "data/prepared/manifest.parquet")
     packed = sum(len(load_split(tmp_path / "data/prepared", split)) for split in SPLITS)
     assert (len(manifest), packed) == (237, 228)
+    digests = {split: split_digest(tmp_path / "data/prepared", split) for split in SPLITS}
+    assert read_json(tmp_path / "data/prepared/digests.json") == digests
     # One scene in eighteen orientations is one image.
     scenes = manifest[manifest["name"].str.contains("/Landscape_")]
     assert scenes["same_as"].nunique() == scenes["split"].nunique() == 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from imageclf.files import UserError, atomic_path
+from imageclf.files import UserError, atomic_writer
 
 ROOT = Path(".checkpoints")
 
@@ -49,20 +49,10 @@ class Checkpoints:
         return state
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint: whole or not at all.
-
-        Raises:
-            UserError: it cannot be written.
-        """
-        with atomic_path(self._path) as temporary:
-            try:
-                torch.save(state, temporary)
-            except RuntimeError as error:  # what torch makes of a full disk
-                reason = str(error).splitlines()[0]
-                raise UserError(
-                    f"{self._path} cannot be written ({reason}): is the disk full? Make room, and "
-                    "`dvc repro` goes on from the checkpoint before"
-                ) from None
+        """Replace the checkpoint: whole or not at all."""
+        # Given a path, torch makes a RuntimeError of a full disk.
+        with atomic_writer(self._path) as file:
+            torch.save(state, file)
         self._saved = time.monotonic()
 
     def is_due(self) -> bool:

@@ -122,20 +122,12 @@ def evaluation_batch(shape: Sequence[int]) -> int:
 
 
 def save_classifier(classifier: Classifier, description: Description, folder: Path) -> None:
-    """Write ``model.safetensors`` and ``model.json``: the folder appears whole or not at all.
-
-    Raises:
-        UserError: the weights cannot be written.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    """Write ``model.safetensors`` and ``model.json``: the folder appears whole or not at all."""
+    from safetensors.torch import save
 
     with atomic_folder(folder) as target:
         weights = {name: value.contiguous() for name, value in classifier.state_dict().items()}
-        try:
-            save_file(weights, target / "model.safetensors")
-        except SafetensorError as error:
-            raise UserError(f"{folder} cannot be written ({error}): is the disk full?") from None
+        (target / "model.safetensors").write_bytes(save(weights))
         write_json(target / "model.json", asdict(description))
 
 

@@ -54,8 +54,8 @@ def prepare(
         mapped: ``map``, or that of a pool of processes; it changes no byte.
 
     Returns:
-        The manifest, and the digest of each split (see ``datasets.split_digest``): of an iterator,
-        for which processes work until it is asked.
+        The manifest, and an iterator over the splits' digests (see ``datasets.split_digest``), on
+        which a pool works meanwhile; of arrays that were not written there are none.
 
     Raises:
         UserError: raw files are missing or broken, classes have too few images, or there is not

@@ -62,12 +62,11 @@ def write_pretrained(
         save_nothing({}, folder / WEIGHTS)
         write_json(folder / RECORD, None)
         return
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # Names that share memory, which a file of torch's may have, must not in this one.
-    save_file(
-        {name: value.clone().contiguous() for name, value in weights.items()}, folder / WEIGHTS
-    )
+    own = {name: value.clone().contiguous() for name, value in weights.items()}
+    (folder / WEIGHTS).write_bytes(save(own))
     write_json(folder / RECORD, asdict(pretrained))
 
 

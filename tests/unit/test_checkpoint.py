@@ -1,10 +1,13 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 
 from imageclf.checkpoint import Checkpoints
-from imageclf.files import UserError
+from imageclf.files import UserError, file_errors_told
 
 MINE, OTHER = "a" * 64, "b" * 64
 
@@ -44,9 +47,14 @@ def test_a_full_disk_is_told_and_leaves_the_last_whole_one(
 ) -> None:
     checkpoints = Checkpoints(MINE, 5, tmp_path)
     checkpoints.save({"epoch": 1})
-    save = torch.save
-    monkeypatch.setattr(torch, "save", lambda state, _: save(state, "/dev/full"))
-    with pytest.raises(UserError, match="is the disk full"):
+
+    @contextmanager
+    def full_disk(_: Path) -> Iterator[BinaryIO]:
+        with Path("/dev/full").open("wb") as file:
+            yield file
+
+    monkeypatch.setattr("imageclf.checkpoint.atomic_writer", full_disk)
+    with pytest.raises(UserError, match="the disk is full"), file_errors_told():
         checkpoints.save({"weights": torch.zeros(1_000_000)})
     assert checkpoints.load() == {"epoch": 1}
 

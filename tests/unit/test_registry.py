@@ -305,8 +305,9 @@ def test_the_gate_reads_from_a_server_too(
 
 
 def test_no_such_model(project: Path) -> None:
-    with pytest.raises(UserError, match="Registered Model with name=nothing not found"):
-        downloaded_model("models:/nothing@champion").__enter__()
+    not_found = "Registered Model with name=nothing not found"
+    with pytest.raises(UserError, match=not_found), downloaded_model("models:/nothing@champion"):
+        pass
 
 
 def test_a_change_that_another_one_broke_off_is_made_again() -> None:

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from imageclf.augment import epoch_order
-from imageclf.classifier import Classifier, build_classifier
+from imageclf.classifier import Classifier, build_classifier, evaluation_batch
 from imageclf.datasets import Split, pixel_stats
 from imageclf.files import UserError
 from imageclf.params import Params
 from imageclf.training import (
+    STEPS_BETWEEN_REPORTS,
     EpochResult,
     Position,
     Training,
@@ -206,6 +207,21 @@ def round_trip(state: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
+def test_slow_steps_are_reported_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imageclf.training.SECONDS_BETWEEN_REPORTS", 0.0)
+    slow = training(small(train__epochs=1))
+    positions: list[Position] = []
+    next(slow.run(positions.append))
+    assert len(positions) == slow.steps_per_epoch < STEPS_BETWEEN_REPORTS
+
+
+def batches(split: Split) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """As a training takes them to validate."""
+    size = evaluation_batch(split.images.shape[1:])
+    images, labels = torch.tensor(split.images[:]), torch.tensor(split.labels)
+    return list(zip(images.split(size), labels.split(size), strict=True))
+
+
 def test_early_stopping_keeps_the_best_epoch() -> None:
     params = small(train__epochs=50, train__patience=2, train__learning_rate=0.02)
     stopped = Training(params, fresh(params), learnable_split(40, seed=4), HARD_VAL, classes=4)
@@ -213,24 +229,16 @@ def test_early_stopping_keeps_the_best_epoch() -> None:
     best = min(results, key=lambda result: result.val_loss)
     assert len(results) == best.epoch + 2 < 50
     assert stopped.best_epoch == best.epoch
-    loss, _ = measure(
-        stopped.classifier,
-        [(torch.tensor(HARD_VAL.images), torch.tensor(HARD_VAL.labels))],
-        torch.nn.functional.nll_loss,
-    )
-    assert loss == pytest.approx(best.val_loss, rel=1e-6)
+    loss, _ = measure(stopped.classifier, batches(HARD_VAL), torch.nn.functional.nll_loss)
+    assert loss == best.val_loss
 
 
 def test_averaged_weights_are_measured_and_kept() -> None:
     averaged = training(small(train__ema=0.99))
     results = list(averaged.run())
     assert losses(results) != losses(run(small()))
-    loss, _ = measure(
-        averaged.classifier,
-        [(torch.tensor(VAL.images), torch.tensor(VAL.labels))],
-        torch.nn.functional.nll_loss,
-    )
-    assert loss == pytest.approx(results[-1].val_loss, rel=1e-6)
+    loss, _ = measure(averaged.classifier, batches(VAL), torch.nn.functional.nll_loss)
+    assert loss == results[-1].val_loss
 
 
 def test_a_long_gradient_is_clipped() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from imageclf.files import read_json
-from imageclf.store import shown
 
 EXPORTED = Path("models/exported")
 REPORT = Path("reports/evaluation/index.html")
@@ -18,6 +17,8 @@ SUSPECTS = Path("reports/suspects.json")
 @click.command()
 def summary() -> None:
     """Show what came out of the pipeline, and where it is."""
+    from imageclf.store import shown
+
     metrics = read_json(Path("reports/metrics.json"))
     description = read_json(Path("models/classifier/model.json"))
     server = shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
