@@ -1,8 +1,9 @@
 """docs/runners.md, word for word: three accounts that nobody has used, as if on three machines.
 
-All are on loopback, in a mount namespace with a /home and an /etc/passwd of its own, so that this
-machine gets no new users. What the page does and the test does not is install the environment; and
-the tracking server's port and its other end are free ones, as three machines are one here.
+All are on loopback, in a mount namespace with a /home, an /etc/passwd and a /var/tmp (where DVC
+keeps what it knows of a folder, by its path) of its own, so that this machine gets no new users.
+What the page does and the test does not is install the environment; and the tracking server's port
+and its other end are free ones, as three machines are one here.
 """
 
 import os
@@ -41,6 +42,7 @@ for name in passwd shadow group; do
     mount --bind "$folder/$name" "/etc/$name"
 done
 mount -t tmpfs -o mode=755,size=2g tmpfs /home
+mount -t tmpfs -o mode=1777 tmpfs /var/tmp
 mkdir /home/.python /home/.packages
 mount --bind "$python" /home/.python
 mount --bind "$packages" /home/.packages

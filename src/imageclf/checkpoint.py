@@ -7,6 +7,7 @@ fingerprint of the model, so that one can never be mistaken for another's.
 import pickle
 import shutil
 import time
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,11 @@ class Checkpoints:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint: whole or not at all."""
-        # Given a path, torch makes a RuntimeError of a full disk.
+        # Given a file, torch makes a RuntimeError of Ctrl-C, and given a path, of a full disk.
+        content = BytesIO()
+        torch.save(state, content)
         with atomic_writer(self._path) as file:
-            torch.save(state, file)
+            file.write(content.getbuffer())
         self._saved = time.monotonic()
 
     def is_due(self) -> bool:
