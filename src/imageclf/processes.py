@@ -104,6 +104,7 @@ def joined() -> Iterator["Group"]:
         yield Group(rank, size)
         _leave(store, rank, distributed.default_pg_timeout)
     except KeyboardInterrupt:  # torchrun tells of it
+        distributed.destroy_process_group()  # its threads would trip over an interpreter that ends
         sys.exit(1)
     except Exception as error:
         distributed.destroy_process_group()  # so that others do not wait for this one
