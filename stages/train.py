@@ -137,6 +137,9 @@ def make_classifier(params: Params, live: "LiveRun", group: "Group | None" = Non
     )
     save_classifier(classifier, description, Path("models/classifier"))
     checkpoints.clear()
+    if training.stopped_early:
+        patience = params.train.patience
+        click.echo(f"stopped early: no epoch of the last {patience} had a lower val loss")
     click.echo(
         f"model of epoch {training.best_epoch}: models/classifier, history: reports/history.csv"
     )

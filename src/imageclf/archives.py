@@ -206,9 +206,12 @@ def _check_expansion(size: int, source: Path) -> None:
 
 
 def _safe(name: str, source: Path) -> str:
-    """The name without a ``./`` before it or a ``/`` after it, refused if it leads elsewhere."""
-    parts = name.split("/")
-    if name.startswith("/") or ".." in parts or "\\" in name:
+    """The name without a ``./`` before it or a ``/`` after it, refused if it leads elsewhere.
+
+    Old programs on Windows write backslashes between folders.
+    """
+    parts = name.replace("\\", "/").split("/")
+    if name.startswith(("/", "\\")) or ".." in parts:
         raise UserError(f"{source} is refused: the path {name} could lead out of it")
     return "/".join(part for part in parts if part not in {"", "."})
 

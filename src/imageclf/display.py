@@ -14,7 +14,7 @@ class Display:
 
     def __init__(self, console: Console, bar: Progress, training: Training) -> None:
         self._console, self._bar = console, bar
-        self._epochs, self._images = training.params.train.epochs, training.train_images
+        self._epochs, self._images = training.params.train.epochs, training.images_per_epoch
         total = self._epochs * self._images
         self._task = bar.add_task("", total=total, loss="", speed="")
         console.print(f"{'epoch':>9}  train loss  val loss  val accuracy  images/s")

@@ -42,7 +42,7 @@ class Group:
 
     def backward(
         self, loss: Tensor, divisor: Tensor, right: Tensor, network: nn.Module
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Give every weight the gradient of the mean loss over the whole batch.
 
         Everything travels in one flat tensor. (DistributedDataParallel averages the means of the
@@ -55,7 +55,8 @@ class Group:
             network: that gave the loss.
 
         Returns:
-            The mean loss over the whole batch and the number of right answers in it.
+            The mean loss over the whole batch, what its sum was divided by, and the number of right
+            answers.
         """
         summed = loss * divisor
         summed.backward()
@@ -68,7 +69,7 @@ class Group:
         summed, divisor, right = figures
         for gradient, part in zip(gradients, parts, strict=True):
             torch.div(part.view_as(gradient), divisor, out=gradient)
-        return summed / divisor, right
+        return summed / divisor, divisor, right
 
     def share_batch_norm(self, network: nn.Module) -> None:
         """Let batch norm see the whole batch: by torch's own layer, which needs a GPU, or ours."""

@@ -25,6 +25,7 @@ from imageclf.archives import File, Listing, opened, write_tar
 from imageclf.files import UserError, atomic_folder, sha256_file, write_json
 from imageclf.layout import (
     IMAGE_SUFFIXES,
+    IMAGES,
     arrange,
     check_for_empty_classes,
     class_names,
@@ -33,7 +34,6 @@ from imageclf.layout import (
 )
 from imageclf.sources import DOWNLOADS, fetch_address, in_project
 
-IMAGES = "images.tar"
 WORK = DOWNLOADS / "image_folder"
 LEFT_OUT_LISTED = 20
 

@@ -5,6 +5,7 @@ the same upright uint8 pixels, or are refused with a reason. Colour profiles are
 """
 
 import io
+import os
 import threading
 import warnings
 from collections.abc import Sequence
@@ -218,14 +219,21 @@ def has_colour(content: bytes) -> bool:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every file below ``folder`` with the suffix of an image, sorted; hidden ones are left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if is_image(path.name)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    """Every file below ``folder`` with the suffix of an image, sorted; hidden ones are left out.
+
+    Links are followed, but for those to a folder that holds them.
+    """
+    found: list[Path] = []
+    for above, inside, names in os.walk(folder, followlinks=True):
+        here = Path(above)
+        inside[:] = [
+            name
+            for name in inside
+            if not name.startswith(".")
+            and not here.resolve().is_relative_to((here / name).resolve())
+        ]
+        found += [here / name for name in names if is_image(name) and not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
 
 
 def _opened(content: bytes) -> Image.Image:

@@ -11,6 +11,7 @@ from os.path import commonpath
 
 from imageclf.files import UserError
 
+IMAGES = "images.tar"  # in the raw folder
 IMAGE_SUFFIXES = (
     *(".jpeg", ".jpg", ".png", ".gif", ".webp", ".avif", ".jp2"),
     *(".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm"),

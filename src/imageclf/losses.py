@@ -64,9 +64,14 @@ def build_divisor(train: Train, labels: Tensor, classes: int) -> Divisor:
         if weights is not None and target.ndim == 1:
             return weights[target].sum()
         # Of mixtures of classes too, torch's cross_entropy weighs each and divides by their number.
-        return torch.tensor(float(len(target)), device=target.device)
+        return image_count(target)
 
     return divisor
+
+
+def image_count(target: Tensor) -> Tensor:
+    """The number of images, which is the divisor where all classes weigh the same."""
+    return torch.full((), float(len(target)), device=target.device)
 
 
 def _class_weights(train: Train, labels: Tensor, classes: int) -> Tensor | None:

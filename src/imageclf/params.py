@@ -192,6 +192,15 @@ class Train(Section):
     sanity_checks: bool
 
     @model_validator(mode="after")
+    def momentum_needs_its_optimizer(self) -> Self:
+        if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
+            raise ValueError(
+                f"momentum: {self.momentum} needs optimizer: sgd or rmsprop; {self.optimizer} has "
+                "its own"
+            )
+        return self
+
+    @model_validator(mode="after")
     def nesterov_needs_momentum(self) -> Self:
         if self.nesterov and (self.momentum == 0 or self.optimizer != "sgd"):
             raise ValueError("nesterov: true needs optimizer: sgd and a momentum above 0")
@@ -202,7 +211,7 @@ class Evaluate(Section):
     """What is measured on the test split."""
 
     top_k: Positive
-    pictures: Positive
+    pictures: Annotated[int, Field(gt=0, le=256)]
 
 
 class Export(Section):
@@ -284,6 +293,27 @@ class Params(Section):
                 f"model.name: {self.model.name} is made for images of {sides.start} to "
                 f"{sides.stop - 1} pixels, but transform.image_size is "
                 f"{self.transform.image_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def augmentation_leaves_something_of_an_image(self) -> Self:
+        side = self.transform.image_size
+        for name in ("shift", "cutout"):
+            if (pixels := getattr(self.augment, name)) >= side:
+                raise ValueError(
+                    f"augment.{name}: {pixels} leaves nothing of an image of {side} pixels "
+                    "(transform.image_size)"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def batch_norm_sees_several_images(self) -> Self:
+        has_batch_norm = not self.model.name.startswith("mlp") and self.model.freeze != "backbone"
+        if self.train.batch_size == 1 and has_batch_norm:
+            raise ValueError(
+                f"train.batch_size: 1 is too small: model.name: {self.model.name} normalises over "
+                "a batch, and one image has no variance"
             )
         return self
 

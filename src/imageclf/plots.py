@@ -1,5 +1,6 @@
 """Every picture, drawn with matplotlib's object interface: no global state, no display."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,17 @@ TRAIN, VAL, RIGHT, WRONG = "#4878a8", "#d1605e", "#3a7d44", "#b8312f"
 GREY, PALE = "#555555", "#b9cbdd"
 BARS = 10
 LONGEST_TITLE = 32
+LARGEST_SIDE, MOST_NAMES = 20.0, 60  # of a confusion matrix: inches, and classes named at its sides
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG whose bytes depend on the picture alone."""
+    """Write a PNG whose bytes depend on the picture alone.
+
+    A letter that the font lacks is drawn as a box, without a word about it.
+    """
     FigureCanvasAgg(figure)
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
 
 
@@ -61,14 +67,17 @@ def loss_curves(history: "pd.DataFrame") -> Figure:
 
 def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
     """Counts by true and predicted class, coloured by the share of the true class."""
-    side = max(5.0, 1.5 + 0.55 * len(class_names))
+    side = min(max(5.0, 1.5 + 0.55 * len(class_names)), LARGEST_SIDE)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    ticks = np.arange(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, class_names)
+    if len(class_names) <= MOST_NAMES:
+        ticks, names = np.arange(len(class_names)), [_shortened(name) for name in class_names]
+        axes.set_xticks(
+            ticks, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False
+        )
+        axes.set_yticks(ticks, names, parse_math=False)
     axes.set(xlabel="predicted", ylabel="actual", title="Test images by actual and predicted class")
     if len(class_names) <= 25:
         for (row, column), count in np.ndenumerate(matrix):
@@ -101,8 +110,9 @@ def image_grid(
     ):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         right = guess == truth
-        text = f"{guess} {probability:.0%}" + ("" if right else f"\nis {truth}")
-        axis.set_xlabel(text, fontsize=8, color=RIGHT if right else WRONG)
+        text = f"{_shortened(guess)} {probability:.0%}"
+        text += "" if right else f"\nis {_shortened(truth)}"
+        axis.set_xlabel(text, fontsize=8, color=RIGHT if right else WRONG, parse_math=False)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     return figure

@@ -17,7 +17,7 @@ from imageclf.datasets import SPLITS, Labels, split_digest, stats_of
 from imageclf.duplicates import joined, same_images
 from imageclf.files import DISK_IS_FULL, UserError, flush_beside, write_json
 from imageclf.idx import CLASS_NAMES, block_of_idx
-from imageclf.layout import arrange, class_names
+from imageclf.layout import IMAGES, arrange, class_names
 from imageclf.packing import deal_out
 from imageclf.params import Params
 from imageclf.splitting import Groups, Names, draw_splits
@@ -25,7 +25,6 @@ from imageclf.splitting import Groups, Names, draw_splits
 if TYPE_CHECKING:
     import pandas as pd
 
-IMAGES = "images.tar"
 # Beside the prepared folder, because DVC deletes that before it runs the stage again.
 BLOCKS = ".blocks"
 
@@ -133,7 +132,7 @@ def _check_classes(labels: Labels, names: Sequence[str]) -> None:
 def origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
     """Groups of images that show the same or whose names agree in the pattern.
 
-    What agrees is its first group, or all that it matches if it has none.
+    What agrees is the first of its groups that matched, or all that it matches if it has none.
 
     Raises:
         UserError: the pattern matches no name.
@@ -144,8 +143,9 @@ def origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
     pairs = []
     for number, name in enumerate(names):
         if match := re.search(pattern, name):
-            origin = match[min(match.re.groups, 1)]
-            pairs.append((number, first.setdefault(origin, number)))
+            found = match.groups() if match.re.groups else [match[0]]
+            if origin := next(filter(None, found), None):
+                pairs.append((number, first.setdefault(origin, number)))
     if not pairs:
         raise UserError(f"data.group_pattern: {pattern!r} matches no name, such as {names.iloc[0]}")
     return joined(same, np.array(pairs))

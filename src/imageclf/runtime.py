@@ -83,11 +83,13 @@ def prepare_runtime(params: Params, computes: str | None = None) -> Runtime:
 
 
 def prepare_torch() -> None:
-    """Set what torch's libraries read when they are loaded.
+    """Set what torch's libraries read when they are loaded, and load numpy.
 
     OpenMP's threads shall not spin for long: on shared cores, those that spin for a descheduled
-    partner cost more than they bring.
+    partner cost more than they bring. Torch would load numpy itself, and drop a Ctrl-C meanwhile.
     """
+    import numpy  # noqa: F401
+
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

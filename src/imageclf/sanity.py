@@ -65,10 +65,9 @@ class ChanceWatch:
     def _warning(self, accuracy: float, images: int, split: str) -> str | None:
         spread = Z * math.sqrt(self._majority * (1 - self._majority) / images)
         learns = accuracy > self._majority + spread
-        if learns or not self._watching:
-            self._watching = False
+        silent, self._watching = learns or not self._watching, False
+        if silent:
             return None
-        self._watching = False
         return (
             f"the network is right for {accuracy:.1%} of {images:,} {split} images; always "
             f"guessing the commonest class is for {self._majority:.1%}: it is not learning yet. "

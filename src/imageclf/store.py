@@ -71,6 +71,12 @@ class Store:
         self.root, self.uri = root, uri
         self.is_database = uri.startswith(DATABASES)
         self._file = database_file(uri)
+        is_new = self._file and not self._file.exists()
+        if is_new and uri == own_database(root) and not (root / "dvc.yaml").exists():
+            raise TrackingError(
+                "there is no dvc.yaml here: run this in the folder of the project, or set "
+                "MLFLOW_TRACKING_URI"
+            )
         with self.lock():
             if self._file and not self._file.exists():
                 _make_database(self._file)

@@ -93,16 +93,17 @@ def draw_folds(params: Params, labelled: Labelled, count: int) -> list[Fold]:
     Of what is not held out, ``transform.val_fraction`` watches the training. A group stays whole.
 
     Raises:
-        UserError: a class has fewer images than there are folds.
+        UserError: a class has fewer groups than there are folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     labels, names = labelled.images.labels, labelled.class_names
-    smallest = np.bincount(labels, minlength=len(names))
+    members, _ = np.unique([labels, labelled.groups], axis=1)
+    smallest = np.bincount(members, minlength=len(names))
     if smallest.min() < count:
         raise UserError(
-            f"the class {names[smallest.argmin()]} has {smallest.min()} images, too few for "
-            f"{count} folds"
+            f"the class {names[smallest.argmin()]} has {smallest.min()} images of different "
+            f"origin, too few for {count} folds: give fewer --folds"
         )
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=params.seed)
     folds = []

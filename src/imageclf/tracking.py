@@ -198,11 +198,17 @@ class _RunWriter:
         """Name a split as an input of the run; MLflow keeps equal ones once."""
         from mlflow.entities import Dataset as Entity
         from mlflow.entities import DatasetInput, InputTag
+        from mlflow.exceptions import MlflowException
 
         source, profile = json.dumps({"uri": item.source}), json.dumps({"images": item.images})
         context = InputTag("mlflow.data.context", item.context)
         entity = Entity(item.name, item.digest[:LONGEST_DIGEST], "local", source, profile=profile)
-        self._client.log_inputs(self.info.run_id, [DatasetInput(entity, [context])])
+        try:
+            self._client.log_inputs(self.info.run_id, [DatasetInput(entity, [context])])
+        except MlflowException as error:  # another training of the same data was faster
+            if error.error_code != "BAD_REQUEST":
+                raise
+            self._client.log_inputs(self.info.run_id, [DatasetInput(entity, [context])])
 
 
 class _Runs:

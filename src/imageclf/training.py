@@ -20,7 +20,7 @@ from imageclf.datasets import Split
 from imageclf.feeding import feeds
 from imageclf.files import UserError
 from imageclf.group import Group
-from imageclf.losses import LossFunction, build_divisor, build_loss
+from imageclf.losses import Divisor, LossFunction, build_divisor, build_loss
 from imageclf.optimization import build_optimizer, learning_rate, weight_average
 from imageclf.params import Params
 
@@ -31,7 +31,8 @@ STEPS_BETWEEN_REPORTS, SECONDS_BETWEEN_REPORTS = 50, 1.0  # whichever comes firs
 class EpochResult:
     """What one pass over the train split brought.
 
-    Losses and accuracies are means over images. Those of train are taken while it trains, batch by
+    Losses and accuracies are means over images, or over the weights of their classes where the loss
+    has such. Those of train are taken while it trains, batch by
     batch, with dropout and augmentation; those of val at the end of the epoch, without, and with
     the averaged weights where there are such.
     """
@@ -94,7 +95,7 @@ class Training:
             self._forward = torch.compile(self._forward)
         self._best: dict[str, Tensor] | None = None
         self._steps_done = 0
-        self._totals = torch.zeros(2, device=self._device, dtype=torch.float64)
+        self._totals = torch.zeros(3, device=self._device, dtype=torch.float64)
 
     def run(self, on_step: Callable[[Position], None] = lambda _: None) -> Iterator[EpochResult]:
         """Train from where it stands to the end, one result per epoch.
@@ -122,6 +123,11 @@ class Training:
         return min(self.history, key=lambda result: result.val_loss).epoch
 
     @property
+    def stopped_early(self) -> bool:
+        """Whether ``train.patience`` ended it before all epochs."""
+        return self._out_of_patience() and len(self.history) < self.params.train.epochs
+
+    @property
     def is_fresh(self) -> bool:
         """Whether it stands before its first step."""
         return self._steps_done == 0
@@ -130,6 +136,15 @@ class Training:
     def train_images(self) -> int:
         """Images of the train split."""
         return len(self._train.labels)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images of the train split that an epoch sees: one alone has no variance, and is left out.
+
+        A last batch of one image would be of no use to batch norm.
+        """
+        size = self.params.train.batch_size
+        return self.train_images - (self.train_images % size == 1 and size > 1)
 
     @property
     def val_images(self) -> int:
@@ -145,14 +160,14 @@ class Training:
     def position(self) -> Position:
         """Where it stands."""
         steps = self._steps_done - len(self.history) * self.steps_per_epoch
-        images = min(steps * self.params.train.batch_size, self.train_images)
-        loss, accuracy = (self._totals / max(images, 1)).tolist()
-        return Position(len(self.history) + 1, images, loss, accuracy)
+        images = min(steps * self.params.train.batch_size, self.images_per_epoch)
+        loss, right, weight = self._totals.tolist()
+        return Position(len(self.history) + 1, images, loss / (weight or 1), right / max(images, 1))
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimisation steps in an epoch; the last one may see fewer images."""
-        return -(-self.train_images // self.params.train.batch_size)
+        return -(-self.images_per_epoch // self.params.train.batch_size)
 
     def _begin_phase(self) -> None:
         """Freeze or free the backbone; what learns begins with an optimizer of its own."""
@@ -169,14 +184,17 @@ class Training:
         return learning_rate(train, step, train.epochs * self.steps_per_epoch)
 
     def _out_of_patience(self) -> bool:
-        patience = self.params.train.patience
-        return bool(patience and self.history) and len(self.history) - self.best_epoch >= patience
+        if not self.params.train.patience or not self.history:
+            return False
+        freed = self.params.train.head_epochs if self.params.model.freeze == "then" else 0
+        return len(self.history) - max(self.best_epoch, freed) >= self.params.train.patience
 
     def _train_epoch(self, on_step: Callable[[Position], None]) -> int:
         """The steps that are left of the current epoch; the number of images they see."""
         epoch, size = len(self.history), self.params.train.batch_size
         done = (self._steps_done - epoch * self.steps_per_epoch) * size
-        order = epoch_order(self.train_images, self.params.seed, epoch + 1)[done:]
+        order = epoch_order(self.train_images, self.params.seed, epoch + 1)
+        order = order[done : self.images_per_epoch]
         self.classifier.train()
         reported = time.perf_counter()
         sizes = (min(size, len(order) - start) for start in range(0, len(order), size))
@@ -210,9 +228,9 @@ class Training:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=train.amp == "bf16"):
             output = self._forward(inputs)
         loss, right = self._loss(output.float(), target), _right(output, labels)
+        divisor = self._divisor(target)
         if self._group:
-            divisor = self._divisor(target)
-            loss, right = self._group.backward(loss, divisor, right, self.classifier)
+            loss, divisor, right = self._group.backward(loss, divisor, right, self.classifier)
         else:
             loss.backward()
         if train.clip_gradient:
@@ -221,7 +239,7 @@ class Training:
         if self._average:
             self._average.update_parameters(self.classifier)
         self._steps_done += 1
-        self._totals += _sums(loss.detach(), right, size)
+        self._totals += _sums(loss.detach(), divisor, right)
 
     def _augmented(self, images: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
         augmentation = self.params.augment
@@ -245,7 +263,7 @@ class Training:
             self._totals.zero_()
             self.classifier.train()
             self._step(images, labels, len(order))
-            losses.append(self._totals[0].item() / len(order))
+            losses.append((self._totals[0] / self._totals[2]).item())
         self.restore(before)
         return losses[0], losses[1]
 
@@ -276,15 +294,15 @@ class Training:
     def _end_of_epoch(self, images: int, seconds: float) -> EpochResult:
         """Measure on val, with the averaged weights where there are such; keep the best."""
         epoch = len(self.history) + 1
-        train_loss, train_accuracy = (self._totals / self.train_images).tolist()
+        trained = self.position
         measured = self._average.module if self._average else self.classifier
         val_loss, val_accuracy = self._measure_val(measured)
         self.history.append(
             EpochResult(
                 epoch=epoch,
                 learning_rate=self._rate(self._steps_done - 1),
-                train_loss=_finite(train_loss, epoch),
-                train_accuracy=train_accuracy,
+                train_loss=_finite(trained.train_loss, epoch),
+                train_accuracy=trained.train_accuracy,
                 val_loss=_finite(val_loss, epoch),
                 val_accuracy=val_accuracy,
                 seconds=seconds,
@@ -304,9 +322,8 @@ class Training:
         if self._group:
             batches = batches[self._group.rank :: self._group.size]
         numbers = torch.cat([torch.arange(0), *batches])
-        return measure(
-            classifier, self._val.batches(numbers, self._val_batch), self._loss, self._group
-        )
+        batches = self._val.batches(numbers, self._val_batch)
+        return measure(classifier, batches, self._loss, self._divisor, self._group)
 
 
 @torch.no_grad()
@@ -314,6 +331,7 @@ def measure(
     classifier: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     loss_function: LossFunction,
+    divisor: Divisor,
     group: Group | None = None,
 ) -> tuple[float, float]:
     """Mean loss and accuracy over all images, in eval mode: sums first, one division at the end.
@@ -321,15 +339,16 @@ def measure(
     Each process of a ``group`` has some of the batches; their sums are added up.
     """
     classifier.eval()
-    totals = torch.zeros(3, device=next(classifier.parameters()).device, dtype=torch.float64)
+    totals = torch.zeros(4, device=next(classifier.parameters()).device, dtype=torch.float64)
     for images, labels in batches:
         output = classifier(images)
-        sums = _sums(loss_function(output, labels), _right(output, labels), len(labels))
-        totals += torch.cat([sums, sums.new_tensor([len(labels)])])
+        loss, right = loss_function(output, labels), _right(output, labels)
+        totals[:3] += _sums(loss, divisor(labels), right)
+        totals[3] += len(labels)
     if group:
         group.add(totals)
-    loss, accuracy = (totals[:2] / totals[2]).tolist()
-    return loss, accuracy
+    summed, rights, weight, count = totals.tolist()
+    return summed / weight, rights / count
 
 
 def _right(output: Tensor, labels: Tensor) -> Tensor:
@@ -337,9 +356,16 @@ def _right(output: Tensor, labels: Tensor) -> Tensor:
     return (output.argmax(dim=1) == labels).sum()
 
 
-def _sums(mean_loss: Tensor, right: Tensor, images: int) -> Tensor:
-    """Summed loss and number of right answers of a batch, without waiting for the device."""
-    return torch.stack([mean_loss.double() * images, right.double()])
+def _sums(mean_loss: Tensor, divisor: Tensor, right: Tensor) -> Tensor:
+    """Summed loss, right answers and what the sum is to be divided by, not waiting for the device.
+
+    Args:
+        mean_loss: of a batch.
+        divisor: that made it a mean.
+        right: the number of right answers.
+    """
+    weight = divisor.double()
+    return torch.stack([mean_loss.double() * weight, right.double(), weight])
 
 
 def _finite(loss: float, epoch: int) -> float:

@@ -78,6 +78,14 @@ def test_a_line_per_image_with_its_likeliest_classes(run: Run, model: Path) -> N
     assert lines[0] == "  ".join(["b.png         ", *expected])
 
 
+def test_a_line_for_every_image_whatever_its_name(run: Run, model: Path) -> None:
+    (path,) = write_images("photos", 1)
+    Path(path).rename("photos/two\nlines \N{CAT FACE}.png")
+    result = run("predict", "photos")
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("photos/two\N{REPLACEMENT CHARACTER}lines \N{CAT FACE}.png  ")
+
+
 def test_json_lines(run: Run, model: Path) -> None:
     paths = write_images("photos", 3)
     result = run("predict", "photos", "--json", "--top-k", "4")

@@ -1,3 +1,4 @@
+import gzip
 import io
 from collections.abc import Callable
 
@@ -18,6 +19,8 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "WebP": lambda image: again(image, "WEBP", quality=40),
     "half": lambda image: again(ImageOps.scale(image, 0.5), "JPEG", quality=85),
 }
+
+RAMP = np.tile(np.arange(9, dtype=np.uint8) * 25, (8, 1))
 
 
 def again(image: Image.Image, kind: str, **options: object) -> Image.Image:
@@ -63,9 +66,25 @@ def test_the_quick_search_finds_what_comparing_all_pairs_finds(
 
 def test_images_of_equal_hash_are_told_apart_by_their_colours() -> None:
     red, blue = (np.zeros((8, 9, 3), np.uint8) for _ in range(2))
-    red[..., 0], blue[..., 2] = 200, 200
+    red[..., 0], blue[..., 2] = RAMP, RAMP
     thumbnails = np.stack([red, blue, red, blue, red + 2])
     assert same_images(["a", "b", "c", "d", "e"], thumbnails).tolist() == [0, 1, 0, 1, 0]
+
+
+def test_flat_images_are_the_same_only_where_every_pixel_is() -> None:
+    digit = np.zeros((8, 9), np.uint8)
+    digit[2:6, 4:6] = 200
+    thumbnails = np.stack([digit, digit, np.zeros_like(digit)])
+    assert same_images(["a", "b", "c"], thumbnails).tolist() == [0, 1, 2]
+
+
+@needs_shared_data
+def test_digits_are_not_taken_for_copies_of_each_other() -> None:
+    content = gzip.decompress((SHARED / "mnist/train-images-idx3-ubyte.gz").read_bytes())
+    digits = np.frombuffer(content, np.uint8, 2000 * 28 * 28, offset=16).reshape(-1, 28, 28)
+    thumbnails = np.stack([thumbnail(digit) for digit in digits])
+    same = same_images([str(number) for number in range(2000)], thumbnails)
+    assert (same != np.arange(2000)).mean() < 0.01
 
 
 def test_equal_digests_need_no_thumbnails() -> None:
@@ -79,6 +98,5 @@ def test_groups_are_joined_by_chains_of_pairs() -> None:
 
 
 def test_the_hash_tells_whether_each_pixel_is_brighter_than_its_neighbour() -> None:
-    ramp = np.tile(np.arange(9, dtype=np.uint8) * 20, (8, 1))
-    hashes = perceptual_hash(np.stack([ramp, ramp[:, ::-1]]))
+    hashes = perceptual_hash(np.stack([RAMP, RAMP[:, ::-1]]))
     assert hashes.tolist() == [2**64 - 1, 0]

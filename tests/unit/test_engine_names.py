@@ -8,7 +8,7 @@ import torch
 
 from imageclf.classifier import build_classifier
 from imageclf.datasets import Split, pixel_stats
-from imageclf.losses import build_loss
+from imageclf.losses import build_loss, image_count
 from imageclf.models import ARCHITECTURES
 from imageclf.params import OUTPUT_OF_LOSS, Model, Train
 from imageclf.training import EpochResult, Training, measure
@@ -65,6 +65,7 @@ def train(
         classifier,
         [(torch.tensor(val_split.images), torch.tensor(val_split.labels))],
         build_loss(params.train, torch.tensor(train_split.labels), CLASSES),
+        image_count,
     )
     return training, before, list(training.run())[-1]
 

@@ -236,7 +236,9 @@ def test_a_harmful_tar_is_refused_and_nothing_written(project: Path, kind: str) 
     assert not Path("/tmp/evil.png").exists()
 
 
-@pytest.mark.parametrize("name", ["../evil.png", "/tmp/evil.png", "a/../../evil.png", "..\\e.png"])
+@pytest.mark.parametrize(
+    "name", ["../evil.png", "/tmp/evil.png", "a/../../evil.png", "..\\e.png", "\\e"]
+)
 def test_a_zip_that_leads_out_is_refused(project: Path, name: str) -> None:
     with zipfile.ZipFile(project / "archive", "w") as archive:
         archive.writestr(name, b"x")
@@ -244,6 +246,17 @@ def test_a_zip_that_leads_out_is_refused(project: Path, name: str) -> None:
     with pytest.raises(UserError, match="could lead out"):
         fetch(project / "archive")
     assert written(project) == before
+
+
+def test_backslashes_of_old_programs_part_folders(project: Path) -> None:
+    with zipfile.ZipFile(project / "archive", "w") as archive:
+        for path in sorted(path for path in (project / "photos").rglob("*") if path.is_file()):
+            name = path.relative_to(project / "photos").as_posix()
+            archive.write(path, name.replace("/", "\\"))
+    fetch(project / "photos")
+    expected = content(RAW / "images.tar")
+    fetch(project / "archive")
+    assert content(RAW / "images.tar") == expected
 
 
 def test_a_zip_with_a_link_or_a_password_is_refused(project: Path) -> None:

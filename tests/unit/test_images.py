@@ -429,6 +429,16 @@ def test_images_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
     assert find_images(tmp_path) == sorted(tmp_path / name for name in names)
 
 
+def test_images_behind_links_are_found_but_not_round_a_loop(tmp_path: Path) -> None:
+    (tmp_path / "photos/a").mkdir(parents=True)
+    (tmp_path / "photos/a/1.png").touch()
+    (tmp_path / "searched").mkdir()
+    (tmp_path / "searched/cats").symlink_to(tmp_path / "photos/a")
+    (tmp_path / "photos/a/loop").symlink_to(tmp_path / "photos")
+    (tmp_path / "searched/gone.png").symlink_to(tmp_path / "nothing")
+    assert find_images(tmp_path / "searched") == [tmp_path / "searched/cats/1.png"]
+
+
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (300, 451), (224, 224)])
 def test_crop_is_resize_255_and_centre_crop_224(width: int, height: int) -> None:
     from torchvision.transforms.v2 import functional

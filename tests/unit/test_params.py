@@ -43,6 +43,10 @@ def test_params_are_frozen() -> None:
         ({"model__name": "resnet19"}, "model.name: .* did you mean resnet18?"),
         ({"model__name": "resnet18"}, "made for images of 32 to 512"),
         ({"train__nesterov": True}, "nesterov: true needs optimizer: sgd and a momentum"),
+        ({"train__momentum": 0.9}, "momentum: 0.9 needs optimizer: sgd or rmsprop"),
+        ({"augment__shift": 28}, "augment.shift: 28 leaves nothing of an image of 28 pixels"),
+        ({"augment__cutout": 40}, "augment.cutout: 40 leaves nothing of an image of 28 pixels"),
+        ({"model__name": "cnn", "train__batch_size": 1}, "train.batch_size: 1 is too small"),
         ({"train__loss": "cross_entropy"}, "needs model.output: logits, not log_softmax"),
         ({"model__name": "cnn", "transform__image_size": 224}, "made for images of 28 to 128"),
         (

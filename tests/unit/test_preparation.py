@@ -16,7 +16,7 @@ from imageclf.files import UserError, read_json
 from imageclf.idx import read_idx
 from imageclf.image_folder import fetch_images
 from imageclf.images import decode
-from imageclf.preparation import BLOCKS, prepare
+from imageclf.preparation import BLOCKS, origins, prepare
 from imageclf.shards import JpegImages
 from imageclf.workers import start_workers
 from support import make_params, photograph, save_photographs, write_idx
@@ -243,6 +243,26 @@ def test_images_of_one_origin_stay_on_one_side(photos: Path) -> None:
     assert set(manifest["split"]) == set(SPLITS)
     with pytest.raises(UserError, match="'visit' matches no name, such as cat/patient0-00.png"):
         prepared_photos(photos, "other", data__group_pattern="visit")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (r"subj(\d+)|p(\d+)", [0, 0, 2, 3, 4]),  # whichever alternative matched
+        (r"(subj\d+)?_", [0, 0, 2, 3, 4]),  # what has no origin stands for itself
+        (r"subj\d+", [0, 0, 2, 3, 4]),
+        (r"x*", [0, 1, 2, 3, 4]),
+    ],
+)
+def test_the_origin_is_what_matched(pattern: str, expected: list[int]) -> None:
+    names = pd.Series(["a/subj1_a.png", "b/subj1_b.png", "a/p7_.png", "a/p8_.png", "b/p9_x.png"])
+    each = np.arange(len(names))
+    if pattern == "x*":
+        names = names.str.replace("x", "")
+        with pytest.raises(UserError, match="matches no name"):
+            origins(names, each, pattern)
+    else:
+        assert origins(names, each, pattern).tolist() == expected
 
 
 def test_given_splits_are_kept_and_missing_ones_drawn_from_train(

@@ -54,6 +54,14 @@ def test_the_command_says_that_there_are_none(project: Path) -> None:
     assert (result.exit_code, result.output) == (0, "no runs yet: type `dvc repro`\n")
 
 
+def test_outside_of_a_project_nothing_is_made(project: Path) -> None:
+    (project / "mlflow.db").unlink()
+    result = CliRunner().invoke(main, ["runs"])
+    assert result.exit_code == 2
+    assert "there is no dvc.yaml here: run this in the folder of the project" in result.output
+    assert not list(project.iterdir())
+
+
 def test_the_command_shows_the_workspace_and_shortens(project: Path) -> None:
     tags = {"git_commit": "c" * 40, "git_dirty": "true"}
     told: list[tuple[int, dict[str, str]]] = [(1, {"restored_from_cache": "true"}), (2, tags)]

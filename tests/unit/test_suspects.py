@@ -180,5 +180,13 @@ def test_a_class_with_fewer_images_than_folds_is_named(prepared: Path) -> None:
     labelled = load_labelled(params(), prepared)
     labelled.images.labels[labelled.images.labels == 3] = 2
     labelled.images.labels[:3] = 3
-    with pytest.raises(UserError, match="the class d has 3 images, too few for 4 folds"):
+    with pytest.raises(UserError, match="the class d has 3 images of different origin"):
+        draw_folds(params(), labelled, 4)
+
+
+def test_a_class_of_fewer_origins_than_folds_is_named(prepared: Path) -> None:
+    labelled = load_labelled(params(), prepared)
+    alike = labelled.images.labels == 1
+    labelled.groups[alike] = labelled.groups[alike].min()
+    with pytest.raises(UserError, match="class b has 1 images of different origin, too few for 4"):
         draw_folds(params(), labelled, 4)

@@ -403,6 +403,7 @@ def test_several_processes_on_a_fresh_store_make_one_run(project: Path) -> None:
 
 def test_what_a_kill_left_of_a_database_in_the_making_does_no_harm(project: Path) -> None:
     (project / "mlflow.db").unlink()
+    (project / "dvc.yaml").touch()
     for left in (".mlflow.db.tmp", ".mlflow.db.tmp-journal"):
         (project / left).write_bytes(b"half a database")
     assert list_runs() == []

@@ -11,6 +11,7 @@ from imageclf.augment import epoch_order
 from imageclf.classifier import Classifier, build_classifier, evaluation_batch
 from imageclf.datasets import Split, pixel_stats
 from imageclf.files import UserError
+from imageclf.losses import build_loss, image_count
 from imageclf.params import Params
 from imageclf.training import (
     STEPS_BETWEEN_REPORTS,
@@ -93,7 +94,9 @@ def test_means_are_taken_over_images_not_over_batches() -> None:
     classifier = fresh(params)
     split = learnable_split(1003, seed=3)
     images, labels = torch.tensor(split.images), torch.tensor(split.labels)
-    loss, accuracy = measure(classifier, [(images, labels)], torch.nn.functional.nll_loss)
+    loss, accuracy = measure(
+        classifier, [(images, labels)], torch.nn.functional.nll_loss, image_count
+    )
     with torch.no_grad():
         output = classifier(images)
     assert loss == pytest.approx(torch.nn.functional.nll_loss(output, labels).item(), rel=1e-5)
@@ -222,6 +225,33 @@ def batches(split: Split) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return list(zip(images.split(size), labels.split(size), strict=True))
 
 
+@pytest.mark.parametrize("loss", ["nll", "mse"])
+def test_weighted_means_do_not_depend_on_the_batches(loss: str) -> None:
+    """The images of a folder come class by class, so that a batch may hold but one."""
+    output = {"nll": "log_softmax", "mse": "softmax"}[loss]
+    params = small(train__loss=loss, model__output=output, train__class_weights="balanced")
+    labels = np.sort(np.minimum(np.arange(300) % 8, 3))  # the last class five times as often
+    sorted_split = Split(learnable_split(300, seed=5).images, labels)
+    weighted = Training(params, fresh(params), sorted_split, sorted_split, classes=4)
+    result = next(weighted.run())
+    classifier, target = weighted.classifier.eval(), torch.tensor(labels)
+    with torch.no_grad():
+        output_of_all = classifier(torch.tensor(sorted_split.images))
+    whole = build_loss(params.train, target, 4)(output_of_all, target)
+    assert result.val_loss == pytest.approx(whole.item(), rel=1e-5)
+
+
+def test_a_last_image_alone_waits_for_another_epoch() -> None:
+    """Batch norm can make nothing of one image: it has no variance."""
+    params = small(model__name="resnet18", transform__image_size=32, train__batch_size=16)
+    split = learnable_split(33, seed=0, side=32)
+    odd = Training(params, fresh(params), split, split, classes=4)
+    positions: list[Position] = []
+    result = next(odd.run(positions.append))
+    assert (odd.steps_per_epoch, odd.images_per_epoch, odd.train_images) == (2, 32, 33)
+    assert math.isfinite(result.val_loss)
+
+
 def test_early_stopping_keeps_the_best_epoch() -> None:
     params = small(train__epochs=50, train__patience=2, train__learning_rate=0.02)
     stopped = Training(params, fresh(params), learnable_split(40, seed=4), HARD_VAL, classes=4)
@@ -229,7 +259,10 @@ def test_early_stopping_keeps_the_best_epoch() -> None:
     best = min(results, key=lambda result: result.val_loss)
     assert len(results) == best.epoch + 2 < 50
     assert stopped.best_epoch == best.epoch
-    loss, _ = measure(stopped.classifier, batches(HARD_VAL), torch.nn.functional.nll_loss)
+    assert stopped.stopped_early
+    loss, _ = measure(
+        stopped.classifier, batches(HARD_VAL), torch.nn.functional.nll_loss, image_count
+    )
     assert loss == best.val_loss
 
 
@@ -237,7 +270,7 @@ def test_averaged_weights_are_measured_and_kept() -> None:
     averaged = training(small(train__ema=0.99))
     results = list(averaged.run())
     assert losses(results) != losses(run(small()))
-    loss, _ = measure(averaged.classifier, batches(VAL), torch.nn.functional.nll_loss)
+    loss, _ = measure(averaged.classifier, batches(VAL), torch.nn.functional.nll_loss, image_count)
     assert loss == results[-1].val_loss
 
 
@@ -296,6 +329,13 @@ def test_then_the_backbone_learns_too() -> None:
     assert not same(states[0], states[3])
 
 
+def test_patience_waits_for_the_backbone() -> None:
+    never_better = {"train__learning_rate": 1e-30, "train__patience": 1}
+    phases = {"model__freeze": "then", "train__head_epochs": 4, "train__epochs": 9}
+    params = small(model__weights="a/path", **never_better | phases)
+    assert len(list(training(params).run())) == 4 + 1
+
+
 def test_a_pretrained_backbone_learns_at_a_rate_of_its_own() -> None:
     slow = training(large(**BEGUN, train__backbone_rate=0.01, train__optimizer="adam"))
     before = {name: value.clone() for name, value in slow.classifier.named_parameters()}
@@ -351,6 +391,7 @@ def test_a_head_on_features_learns_what_it_learns_on_images() -> None:
         classifier,
         [(torch.tensor(VAL.images), torch.tensor(VAL.labels))],
         torch.nn.functional.nll_loss,
+        image_count,
     )
     assert loss == pytest.approx(results[-1][1], rel=1e-4)
     assert accuracy == pytest.approx(head.history[-1].val_accuracy, abs=0.011)

@@ -166,17 +166,29 @@ def _text_line(
     paths: list[Path], class_names: Sequence[str], top_k: int
 ) -> "Callable[[Prediction], str]":
     """What prints a prediction, in columns wide enough for every path and class."""
+    from rich.cells import cell_len, set_cell_size
+
     from imageclf.prediction import likeliest
 
-    path_width = max(len(str(path)) for path in paths)
-    name_width = max(map(len, class_names))
+    path_width = max(cell_len(_printable(path)) for path in paths)
+    name_width = max(map(cell_len, class_names))
 
     def line(result: "Prediction") -> str:
         classes = likeliest(result.probabilities, class_names, top_k)
-        columns = [f"{name:<{name_width}} {probability:>6.1%}" for name, probability in classes]
-        return "  ".join([click.format_filename(f"{result.path!s:<{path_width}}"), *columns])
+        columns = [
+            f"{set_cell_size(name, name_width)} {probability:>6.1%}"
+            for name, probability in classes
+        ]
+        return "  ".join([set_cell_size(_printable(result.path), path_width), *columns])
 
     return line
+
+
+def _printable(path: Path) -> str:
+    """The path on one line, also where it holds a newline or bytes that are no text."""
+    return "".join(
+        each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(path)
+    )
 
 
 def _progress(total: int, output: Path | None) -> AbstractContextManager[Callable[[int], None]]:
