@@ -376,6 +376,7 @@ def test_importing_the_library_side_does_not_import_mlflow() -> None:
 @pytest.mark.slow
 def test_several_processes_on_a_fresh_store_make_one_run(project: Path) -> None:
     (project / "mlflow.db").unlink()
+    (project / "dvc.yaml").touch()
     lines = [json.dumps(each) for each in (described().__dict__, epoch(1).__dict__)]
     children = [
         subprocess.Popen(
