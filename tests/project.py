@@ -26,7 +26,7 @@ class Project:
         self.server: dict[str, str] = {}  # variables that lead to servers
         names = self.run("git", "ls-files", "--cached", "--others", "--exclude-standard", at=ROOT)
         for name in names.splitlines():
-            if (ROOT / name).is_file():
+            if (ROOT / name).is_file() and name != "dvc.lock":  # of a run on other parameters
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
         self.run("git", "init", "--quiet")
