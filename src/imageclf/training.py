@@ -31,10 +31,10 @@ STEPS_BETWEEN_REPORTS, SECONDS_BETWEEN_REPORTS = 50, 1.0  # whichever comes firs
 class EpochResult:
     """What one pass over the train split brought.
 
-    Losses and accuracies are means over images, or over the weights of their classes where the loss
-    has such. Those of train are taken while it trains, batch by
-    batch, with dropout and augmentation; those of val at the end of the epoch, without, and with
-    the averaged weights where there are such.
+    Losses and accuracies are means over images, losses weighted by class where ``class_weights``
+    asks for it. Those of train are taken while it trains, batch by batch, with dropout and
+    augmentation; those of val at the end of the epoch, without, and with the averaged weights where
+    there are such.
     """
 
     epoch: int

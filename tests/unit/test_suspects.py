@@ -180,7 +180,7 @@ def test_a_class_with_fewer_images_than_folds_is_named(prepared: Path) -> None:
     labelled = load_labelled(params(), prepared)
     labelled.images.labels[labelled.images.labels == 3] = 2
     labelled.images.labels[:3] = 3
-    with pytest.raises(UserError, match="the class d has 3 images of different origin"):
+    with pytest.raises(UserError, match="class d has 3 images of different origin, too few for 4"):
         draw_folds(params(), labelled, 4)
 
 
