@@ -1,18 +1,14 @@
 """data/prepared (train and val) and models/pretrained -> data/features."""
 
-from pathlib import Path
-
 import click
 from rich.console import Console
 
 from command import stage
 from imageclf.embedding import SPLITS, write_features, write_no_features
 from imageclf.files import UserError, atomic_folder
+from imageclf.folder import FEATURES, PREPARED, PRETRAINED
 from imageclf.params import Params
 from imageclf.runtime import prepare_runtime
-
-PREPARED, FEATURES = Path("data/prepared"), Path("data/features")
-PRETRAINED = Path("models/pretrained")
 
 
 @stage

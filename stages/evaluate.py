@@ -1,15 +1,12 @@
 """models/classifier and the test split -> reports/metrics.json and reports/evaluation."""
 
-from pathlib import Path
-
 import click
 
 from command import stage
 from imageclf.files import atomic_folder, write_json
+from imageclf.folder import CLASSIFIER, EVALUATION, HISTORY, METRICS, PREPARED
 from imageclf.params import Params
 from imageclf.runtime import prepare_runtime
-
-PREPARED = Path("data/prepared")
 
 
 @stage
@@ -24,11 +21,11 @@ def main(params: Params) -> None:
     from imageclf.evaluation import metrics, per_class_table, predict
     from imageclf.report import draw_training, warnings, write_report
 
-    classifier, description = load_classifier(Path("models/classifier"))
+    classifier, description = load_classifier(CLASSIFIER)
     train, test = load_split(PREPARED, "train"), load_split(PREPARED, "test")
     predictions = predict(classifier.to(runtime.device), test)
     figures = metrics(predictions, train.labels, params.evaluate.top_k)
-    with atomic_folder(Path("reports/evaluation")) as target:
+    with atomic_folder(EVALUATION) as target:
         draw_training(target, classifier, params, train, description.class_names)
         write_report(
             target,
@@ -36,10 +33,10 @@ def main(params: Params) -> None:
             predictions,
             figures,
             description,
-            history=pd.read_csv("reports/history.csv"),
+            history=pd.read_csv(HISTORY),
             pictures=params.evaluate.pictures,
         )
-    write_json(Path("reports/metrics.json"), figures)
+    write_json(METRICS, figures)
 
     click.echo(per_class_table(predictions, description.class_names).to_string(index=False))
     click.echo(

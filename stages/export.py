@@ -1,15 +1,12 @@
 """models/classifier -> models/exported."""
 
-from pathlib import Path
-
 import click
 
 from command import stage
 from imageclf.files import atomic_folder, write_json
+from imageclf.folder import CLASSIFIER, EXPORTED, PREPARED
 from imageclf.params import Params
 from imageclf.runtime import prepare_runtime
-
-EXPORTED = Path("models/exported")
 
 
 @stage
@@ -21,8 +18,8 @@ def main(params: Params) -> None:
     from imageclf.datasets import load_split
     from imageclf.exporting import export, parity
 
-    classifier, description = load_classifier(Path("models/classifier"))
-    images = load_split(Path("data/prepared"), "test").images
+    classifier, description = load_classifier(CLASSIFIER)
+    images = load_split(PREPARED, "test").images
     with atomic_folder(EXPORTED) as target:
         export(classifier, description, target)
         proof = parity(classifier, images, target, params.export.tolerance)

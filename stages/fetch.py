@@ -1,17 +1,14 @@
 """The places that hold the data set -> data/raw."""
 
-from pathlib import Path
-
 import click
 from rich.console import Console
 from rich.filesize import decimal
 
 from command import stage
+from imageclf.folder import RAW
 from imageclf.image_folder import fetch_images
 from imageclf.params import Params
 from imageclf.sources import fetch
-
-RAW = Path("data/raw")
 
 
 @stage

@@ -3,13 +3,13 @@
 import csv
 import io
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from command import stage
 from imageclf.files import file_errors_told, read_json, write_text
+from imageclf.folder import CLASSIFIER, FEATURES, HISTORY, PREPARED, PRETRAINED
 from imageclf.params import Params
 from imageclf.processes import joined, launch, processes_to_start
 from imageclf.runtime import Runtime, place, prepare_runtime
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from imageclf.live import LiveRun
     from imageclf.training import Position, Training
 
-PREPARED, FEATURES = Path("data/prepared"), Path("data/features")
-PRETRAINED = Path("models/pretrained")
 MEASURED = ["learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 CACHED = ["epoch", *MEASURED]
 # Times and speeds differ from run to run: they are tracked, but stand in no cached file.
@@ -135,7 +133,7 @@ def make_classifier(params: Params, live: "LiveRun", group: "Group | None" = Non
         weights=weights,
         epoch=training.best_epoch,
     )
-    save_classifier(classifier, description, Path("models/classifier"))
+    save_classifier(classifier, description, CLASSIFIER)
     checkpoints.clear()
     if training.stopped_early:
         patience = params.train.patience
@@ -195,7 +193,7 @@ def write_history(training: "Training") -> None:
     writer = csv.DictWriter(table, CACHED, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(Path("reports/history.csv"), table.getvalue())
+    write_text(HISTORY, table.getvalue())
 
 
 if __name__ == "__main__":

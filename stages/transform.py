@@ -1,17 +1,13 @@
 """data/raw -> data/prepared, reports/data.json and reports/data.html."""
 
-from pathlib import Path
-
 import click
 from rich.console import Console
 
 from command import stage
 from imageclf.files import UserError, atomic_folder, read_json, write_json
+from imageclf.folder import AUDIT, AUDIT_PAGE, PREPARED, RAW
 from imageclf.params import Params
 from imageclf.workers import mapping, prepare_workers
-
-RAW, PREPARED = Path("data/raw"), Path("data/prepared")
-FIGURES, PAGE = Path("reports/data.json"), Path("reports/data.html")
 
 
 @stage
@@ -33,17 +29,17 @@ def main(params: Params) -> None:
         manifest, digests = prepare(params, RAW, target, console, mapped)
         found = audit(manifest, load_class_names(target), source)
         problem = passed_limit(found, params.data)
-        write_json(FIGURES, found)
-        write_audit_report(PAGE, target, manifest, found, problem)
+        write_json(AUDIT, found)
+        write_audit_report(AUDIT_PAGE, target, manifest, found, problem)
         if problem:
-            raise UserError(f"{problem}: see {PAGE}")
+            raise UserError(f"{problem}: see {AUDIT_PAGE}")
         write_json(target / "digests.json", dict(zip(SPLITS, digests, strict=True)))
     clear_blocks(PREPARED.parent / BLOCKS)
     counts = ", ".join(f"{count:,} {split}" for split, count in found["images"].items())
     click.echo(f"prepared {counts} images of {params.transform.image_size} pixels")
     for remark, _ in remarks(found):
         click.echo(f"  {remark}")
-    click.echo(f"audit: {PAGE}")
+    click.echo(f"audit: {AUDIT_PAGE}")
 
 
 if __name__ == "__main__":

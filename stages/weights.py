@@ -1,15 +1,12 @@
 """The place that holds pretrained weights -> models/pretrained."""
 
-from pathlib import Path
-
 import click
 from rich.console import Console
 
 from command import stage
+from imageclf.folder import PRETRAINED
 from imageclf.params import Params
 from imageclf.weights import fetch_weights
-
-PRETRAINED = Path("models/pretrained")
 
 
 @stage

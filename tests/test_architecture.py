@@ -14,7 +14,19 @@ LIBRARY = ROOT / "src/imageclf"
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Imports run one way: a module may import its own layer and those before it.
 LAYERS = [
-    {"files", "machine", "params", "runtime", "layout", "images", "guard", "page", "progress"},
+    {
+        "files",
+        "machine",
+        "params",
+        "runtime",
+        "layout",
+        "images",
+        "guard",
+        "page",
+        "progress",
+        "folder",
+        "git",
+    },
     {"augment", "initialization", "losses", "optimization", "checkpoint", "group"},
     {
         "models",
@@ -24,6 +36,8 @@ LAYERS = [
         "download",
         "debian",
         "fingerprint",
+        "lock",
+        "dvc",
         "origin",
         "processes",
         "server",
@@ -41,7 +55,6 @@ LAYERS = [
         "plots",
         "live",
         "sanity",
-        "cache",
         "store",
         "prediction_files",
         "lease",

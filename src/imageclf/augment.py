@@ -130,12 +130,6 @@ def seed_step(seed: int, step: int, device: torch.device, rank: int = 0) -> None
         torch.mps.manual_seed(mixed)
 
 
-def to_pixels(images: Tensor) -> Tensor:
-    """Packed uint8 images (N x H x W [x C]) as float32, N x C x H x W, still 0 to 255."""
-    channels_first = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    return channels_first.float()
-
-
 def _affine_maps(images: Tensor, params: Augment, draws: Draws) -> Tensor:
     """One 2 x 3 matrix per image (float32) from output to input places, in units of half a side."""
     angle = draws.uniform(-params.rotate, params.rotate) * (math.pi / 180)

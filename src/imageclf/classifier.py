@@ -10,7 +10,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from imageclf.augment import to_pixels
 from imageclf.files import UserError, atomic_folder, read_json, write_json
 from imageclf.models import Network, build_network
 from imageclf.params import Model
@@ -92,6 +91,12 @@ class Classifier(nn.Module):
         """
         result: Tensor = self(images)
         return result if self.output == "softmax" else result.softmax(dim=1)
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Packed uint8 images (N x H x W [x C]) as float32, N x C x H x W, still 0 to 255."""
+    channels_first = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    return channels_first.float()
 
 
 def build_classifier(

@@ -15,7 +15,6 @@ it on to other clones of the project.
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,12 +25,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from imageclf.files import atomic_writer, read_json, write_json, write_text
+from imageclf.folder import PIPELINE, project_root
 from imageclf.origin import record_source
 
 JOURNAL = Path(".imageclf/trained")
 # In the folder of a training, not in the root: which model was trained there last.
 LATEST = Path(".imageclf/latest")
-PIPELINE = ("dvc.yaml", "params.yaml", "dvc.lock")
 ORIGIN, POINTS, PATCH = "origin.json", "points.jsonl", "changes.patch"
 EXPERIMENT = "DVC_EXP_NAME"
 
@@ -241,11 +240,6 @@ def journals() -> list[Journal]:
     """The journal of every model that was trained or registered in this project."""
     folders = (project_root() / JOURNAL).glob(f"*/{ORIGIN}")
     return [Journal(path.parent.name) for path in sorted(folders)]
-
-
-def project_root() -> Path:
-    """The project's folder, also from within DVC's temporary experiment folders."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).absolute()
 
 
 def trained_here(fingerprint: str) -> bool:

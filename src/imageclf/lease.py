@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import Self
 
 from imageclf.files import UserError, write_text
-from imageclf.journal import project_root
-from imageclf.refs import ROOT, GitError, change, commit, fetch, listed
+from imageclf.folder import project_root
+from imageclf.git import GitError
+from imageclf.refs import ROOT, change, commit, fetch, listed
 
 LEASES = f"{ROOT}/leases"
 BEATS = 5  # signs of life that a holder gives in the time after which it is taken for dead

@@ -6,19 +6,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from imageclf.cache import Out, recorded_outs
 from imageclf.files import UserError, read_json
-from imageclf.journal import PATCH, PIPELINE, Journal, Record, journals
+from imageclf.folder import CLASSIFIER, LOCK, PARAMS
+from imageclf.git import git_if_any
+from imageclf.journal import PATCH, Journal, Record, journals
+from imageclf.lock import Out, recorded_outs
 from imageclf.lookup import KEPT, TrackedRun, Version, find_runs, find_version
-from imageclf.origin import git
 from imageclf.params import flatten, parse_yaml
 from imageclf.prediction import MODEL_FILE, load_exported
 from imageclf.snapshots import Snapshot, pipeline_files
 from imageclf.store import TrackingError
 
-_, PARAMS, LOCK = PIPELINE
 DESCRIPTION = "model.json"
-WORKSPACE_MODEL = Path("models/classifier")
 FINGERPRINT = re.compile(r"[0-9a-f]{8,64}")
 LEFT_OUT = b"left out, too large: "
 
@@ -69,7 +68,7 @@ class Lineage:
     def changed_files(self) -> list[str]:
         """The files that differed from the commit."""
         patch = self.files.get(PATCH, b"")
-        listed = (git("apply", "--numstat", "-z", feed=patch) or b"") if patch else b""
+        listed = (git_if_any("apply", "--numstat", "-z", feed=patch) or b"") if patch else b""
         names = [line.split(b"\t")[-1] for line in listed.split(b"\0") if line]
         return [name.decode(errors="replace") for name in names] + self.left_out
 
@@ -123,7 +122,7 @@ def fingerprint_of(path: Path) -> str:
 def _by_digits(digits: str) -> Lineage:
     """The model of a run's id or of the beginning of a fingerprint."""
     known = {journal.fingerprint for journal in journals()}
-    known |= {fingerprint_of(WORKSPACE_MODEL)} if WORKSPACE_MODEL.exists() else set()
+    known |= {fingerprint_of(CLASSIFIER)} if CLASSIFIER.exists() else set()
     known = {each for each in known if each.startswith(digits)}
     runs, unknown = [], []
     try:
@@ -162,9 +161,9 @@ def _with_files(lineage: Lineage) -> Lineage:
 def _workspace_files(fingerprint: str) -> dict[str, bytes]:
     """Those of the workspace, if they are what made its model and that is the one."""
     files = pipeline_files(Path())
-    if LOCK not in files or not (WORKSPACE_MODEL / DESCRIPTION).exists():
+    if LOCK not in files or not (CLASSIFIER / DESCRIPTION).exists():
         return {}
-    if fingerprint_of(WORKSPACE_MODEL) != fingerprint or Snapshot("", files).contradiction():
+    if fingerprint_of(CLASSIFIER) != fingerprint or Snapshot("", files).contradiction():
         return {}
     return {name: text.encode() for name, text in files.items() if name in KEPT}
 

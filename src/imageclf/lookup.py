@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from imageclf.files import UserError
-from imageclf.journal import project_root
+from imageclf.folder import CLASSIFIER, project_root
 from imageclf.store import (
     HASTY,
     PATIENT,
@@ -21,8 +21,6 @@ from imageclf.store import (
 
 # At the root of a run's artifacts.
 KEPT = ("params.yaml", "dvc.lock", "changes.patch")
-# The folder of weights, in the project and among the artifacts.
-CLASSIFIER = "models/classifier"
 
 
 @dataclass(frozen=True)
@@ -116,10 +114,10 @@ def download_classifier(uri: str, folder: Path) -> Path:
     run = find_version(uri)[1]
     with _store() as store:
         client = store.client
-        if not client.list_artifacts(run.id, CLASSIFIER):
+        if not client.list_artifacts(run.id, str(CLASSIFIER)):
             raise UserError(f"{uri}: its run holds no {CLASSIFIER}: register it again")
         folder.mkdir(parents=True, exist_ok=True)
-        return Path(client.download_artifacts(run.id, CLASSIFIER, str(folder)))
+        return Path(client.download_artifacts(run.id, str(CLASSIFIER), str(folder)))
 
 
 def find_runs(digits: str) -> list[TrackedRun]:

@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import subprocess
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from imageclf.files import atomic_writer
+from imageclf.git import git_if_any
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ def record_source(patch: Path) -> dict[str, str]:
     bytes in all. Where nothing differs there is no patch; outside of git there are no tags.
     """
     patch.unlink(missing_ok=True)
-    commit = git("rev-parse", "HEAD")
+    commit = git_if_any("rev-parse", "HEAD")
     if commit is None:
         return {}
     difference = _difference()
@@ -52,22 +52,25 @@ def _difference() -> bytes | None:
     untracked, left_out = _untracked()
     with TemporaryDirectory() as folder:
         index = Path(folder) / "index"
-        if place := git("rev-parse", "--git-path", "index"):
+        in_index = {"GIT_INDEX_FILE": str(index)}
+        if place := git_if_any("rev-parse", "--git-path", "index"):
             with suppress(FileNotFoundError):  # a repository in which nothing was ever added
                 # With its time, by which git knows what may have changed in the same second.
                 shutil.copy2(os.fsdecode(place.rstrip(b"\n")), index)
         add = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
-        git("--literal-pathspecs", *add, index=index, feed=b"\0".join(untracked))
+        git_if_any("--literal-pathspecs", *add, environment=in_index, feed=b"\0".join(untracked))
         plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-relative")
         prefixes = ("--src-prefix=a/", "--dst-prefix=b/")
-        difference = git("diff", "--binary", *plain, *prefixes, "HEAD", *PLACE, index=index)
+        said = ("--binary", *plain, *prefixes, "HEAD", *PLACE)
+        difference = git_if_any("diff", *said, environment=in_index)
     heading = b"".join(b"left out, too large: %s\n" % name for name in left_out)
     return heading + difference if difference else None
 
 
 def _untracked() -> tuple[list[bytes], list[bytes]]:
     """Files that git neither knows nor ignores: those that fit into a patch, and the others."""
-    names = (git("ls-files", "--others", "--exclude-standard", "-z", *PLACE) or b"").split(b"\0")
+    listed = git_if_any("ls-files", "--others", "--exclude-standard", "-z", *PLACE) or b""
+    names = listed.split(b"\0")
     sizes = {name: os.lstat(name).st_size for name in names if name and not name.endswith(b"/")}
     taken, total = [], 0
     for name in sorted(sizes, key=lambda name: (sizes[name], name)):
@@ -75,22 +78,6 @@ def _untracked() -> tuple[list[bytes], list[bytes]]:
         if total <= MOST_UNTRACKED:
             taken.append(name)
     return taken, sorted(sizes.keys() - set(taken))
-
-
-def git(*arguments: str, index: Path | None = None, feed: bytes = b"") -> bytes | None:
-    """What git answers, or None where there is no git, no repository or no commit."""
-    environment = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
-    try:
-        ended = subprocess.run(  # noqa: S603 - every word of it is the project's own
-            ["git", "--no-optional-locks", *arguments],  # noqa: S607 - the git of whoever trains
-            input=feed,
-            capture_output=True,
-            check=False,
-            env=environment,
-        )
-    except OSError:
-        return None
-    return ended.stdout if ended.returncode == 0 else None
 
 
 def _hardware(device: "torch.device") -> str:

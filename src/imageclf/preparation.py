@@ -1,6 +1,5 @@
 """From the raw folder to the prepared one: sizes, splits, statistics, manifest."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,13 +13,13 @@ from rich.console import Console
 from imageclf.audit import too_many
 from imageclf.blocks import Blocks, Map, make_blocks
 from imageclf.datasets import SPLITS, Labels, split_digest, stats_of
-from imageclf.duplicates import joined, same_images
+from imageclf.duplicates import same_images
 from imageclf.files import DISK_IS_FULL, UserError, flush_beside, write_json
 from imageclf.idx import CLASS_NAMES, block_of_idx
 from imageclf.layout import IMAGES, arrange, class_names
 from imageclf.packing import deal_out
 from imageclf.params import Params
-from imageclf.splitting import Groups, Names, draw_splits
+from imageclf.splitting import Names, draw_splits, origins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,25 +126,3 @@ def _check_classes(labels: Labels, names: Sequence[str]) -> None:
     for label, count in enumerate(np.bincount(labels, minlength=len(names))):
         if not count:
             raise UserError(f"no image of the class {names[label]} in train can be read")
-
-
-def origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
-    """Groups of images that show the same or whose names agree in the pattern.
-
-    What agrees is the first of its groups that matched, or all that it matches if it has none.
-
-    Raises:
-        UserError: the pattern matches no name.
-    """
-    if not pattern:
-        return same
-    first: dict[str, int] = {}
-    pairs = []
-    for number, name in enumerate(names):
-        if match := re.search(pattern, name):
-            found = match.groups() if match.re.groups else [match[0]]
-            if origin := next(filter(None, found), None):
-                pairs.append((number, first.setdefault(origin, number)))
-    if not pairs:
-        raise UserError(f"data.group_pattern: {pattern!r} matches no name, such as {names.iloc[0]}")
-    return joined(same, np.array(pairs))

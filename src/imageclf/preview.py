@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from imageclf.augment import Draws, augment, epoch_order, mix, seed_step, to_pixels
+from imageclf.augment import Draws, augment, epoch_order, mix, seed_step
+from imageclf.classifier import to_pixels
 from imageclf.datasets import Split
 from imageclf.params import Params
 

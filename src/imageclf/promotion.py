@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from imageclf.files import read_json
+from imageclf.folder import AUDIT, METRICS, PARITY, PREDICTIONS
 
 SIGNIFICANCE = 0.05  # of the comparison with the champion: how often chance alone may promote
 MOST_LEAKED = 0.01  # of the test images that may also stand in another split
-METRICS, AUDIT = Path("reports/metrics.json"), Path("reports/data.json")
-PREDICTIONS = Path("reports/evaluation/predictions.csv")
-PARITY = Path("models/exported/parity.json")
 # What the gate reads of a model, in the workspace and among the artifacts of its run alike.
 EVIDENCE = (METRICS, AUDIT, PREDICTIONS, PARITY)
 OR_ANEW = "or take the alias champion from its version in the MLflow UI to start anew"

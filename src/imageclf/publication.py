@@ -7,19 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from imageclf.files import UserError, read_json, sha256_file
+from imageclf.folder import (
+    AUDIT,
+    AUDIT_PAGE,
+    EVALUATION,
+    HISTORY,
+    LOCK,
+    METRICS,
+    ONNX,
+    PARAMS,
+    PARITY,
+    PREDICTIONS,
+    PREPARED,
+    REPORTS,
+)
 from imageclf.journal import Journal, Metrics, Record, now_ms, trained_here
 from imageclf.live import Dataset, File, Item, Patch, describe_run
 from imageclf.origin import record_source
 from imageclf.params import Params, load_params, tracked_values
-from imageclf.promotion import PARITY, PREDICTIONS, Identity, read_candidate
+from imageclf.promotion import Identity, read_candidate
 from imageclf.registry import Model, Registration
 from imageclf.registry import register as register_model
-from imageclf.snapshots import LOCK, MODEL, PARAMS, Snapshot, checked_out, pipeline_files
+from imageclf.snapshots import MODEL, Snapshot, checked_out, pipeline_files
 from imageclf.tracking import end_abandoned, synchronise, tag_snapshot
 
-PREPARED, REPORTS, EXPORTED = Path("data/prepared"), Path("reports"), Path("models/exported")
-HISTORY, METRICS, ONNX = REPORTS / "history.csv", REPORTS / "metrics.json", EXPORTED / "model.onnx"
-AUDIT_PAGE = REPORTS / "data.html"
 TEST_IMAGES = PREPARED / "test.images.npy"
 SPLITS = ("train", "val", "test")
 
@@ -142,7 +153,7 @@ class Outs:
         yield Metrics(0, test, registered)
 
     def _datasets(self, name: str) -> Iterator[Dataset]:
-        counts = read_json(self._folder / REPORTS / "data.json")["images"]
+        counts = read_json(self._folder / AUDIT)["images"]
         for split in SPLITS:
             source = f"{PREPARED}/{split}.images.npy"
             yield Dataset(split, name, self.digests[split], source, counts[split])
@@ -151,7 +162,7 @@ class Outs:
         reports = self._folder / REPORTS
         for name in ("data.json", "data.html", "history.csv", "metrics.json"):
             yield File(reports / name, "reports")
-        yield File(reports / "evaluation", "reports/evaluation")
+        yield File(self._folder / EVALUATION, str(EVALUATION))
         yield File(self._folder / PARITY, str(PARITY.parent))
         yield File(self._folder / MODEL, MODEL)
         for name in (PARAMS, LOCK):

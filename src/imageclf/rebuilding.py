@@ -7,34 +7,29 @@ the project's cache is one of its remotes, of which DVC only reads.
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from imageclf.cache import (
-    Out,
-    bare_pipeline,
-    lacks,
+from imageclf.dvc import (
+    dvc_in_terminal,
     laid_out,
-    md5_of,
     missing,
     missing_on_remote,
     read_outs,
-    recorded_outs,
-    recorded_sources,
     shared_config,
     write_config,
 )
 from imageclf.files import UserError, read_json, sha256_file
+from imageclf.folder import CLASSIFIER, LOCK, METRICS, ONNX, PARAMS
+from imageclf.git import git_if_any
 from imageclf.journal import PATCH, Journal
-from imageclf.lineage import LOCK, PARAMS, WORKSPACE_MODEL, Lineage, fingerprint_of
-from imageclf.origin import git
+from imageclf.lineage import Lineage, fingerprint_of
+from imageclf.lock import Out, bare_pipeline, lacks, md5_of, recorded_outs, recorded_sources
 from imageclf.store import QUIET, Store, own_database
 
 CACHE = "cache-of-the-project"
-METRICS, ONNX = Path("reports/metrics.json"), Path("models/exported/model.onnx")
 FETCHED = {"fetch", "weights"}  # the stages whose outs come from elsewhere
 MACHINE = ("device", "hardware", "version.")
 
@@ -131,20 +126,20 @@ def prepare(lineage: Lineage, folder: Path) -> Path:
 
 def _prefix() -> str:
     """Where the project is in its repository: nothing, if at its root."""
-    return (git("rev-parse", "--show-prefix") or b"").decode().strip()
+    return (git_if_any("rev-parse", "--show-prefix") or b"").decode().strip()
 
 
 def _check_out(commit: str, patch: bytes, folder: Path) -> None:
-    repository = git("rev-parse", "--show-toplevel")
+    repository = git_if_any("rev-parse", "--show-toplevel")
     if repository is None:
         raise UserError("this is no git repository: run this in the folder of the project")
     # A clone of a folder has every object of it, those of a commit that no branch holds too.
     origin, place = repository.decode().rstrip("\n"), str(folder)
-    if git("clone", "--quiet", "--no-checkout", origin, place) is None:
+    if git_if_any("clone", "--quiet", "--no-checkout", origin, place) is None:
         raise UserError(f"git cannot clone {origin} to {folder}")
-    if git("-C", place, "checkout", "--quiet", "--detach", commit) is None:
+    if git_if_any("-C", place, "checkout", "--quiet", "--detach", commit) is None:
         raise UserError(f"the commit {commit} is not in this repository: fetch it first")
-    if patch and git("-C", place, "apply", "--whitespace=nowarn", feed=patch) is None:
+    if patch and git_if_any("-C", place, "apply", "--whitespace=nowarn", feed=patch) is None:
         raise UserError(f"{PATCH} does not fit the commit {commit}")
 
 
@@ -185,7 +180,7 @@ def rebuild(
     if wanted:
         _restore(wanted, project, tell)
     restored = {path: _stamp(path) for path in outs}
-    if not (project / WORKSPACE_MODEL).exists():
+    if not (project / CLASSIFIER).exists():
         _make_store(project)
     tell("dvc repro")
     if not _dvc(project, "repro", *dict.fromkeys(out.stage for out in lineage.outs)):
@@ -222,13 +217,9 @@ def _dvc(project: Path, *arguments: str) -> bool:
         if not name.startswith(("MLFLOW_", "DVC_EXP", "DVC_STAGE", "DVC_ROOT"))
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    done = subprocess.run(  # noqa: S603 - every word of it is the project's own
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=project,
-        env=kept | {"PATH": path, "MLFLOW_TRACKING_URI": own_database(project.absolute())},
-        check=False,
-    )
-    return done.returncode == 0
+    variables = kept | {"PATH": path, "MLFLOW_TRACKING_URI": own_database(project.absolute())}
+    with dvc_in_terminal(*arguments, at=project, environment=variables) as process:
+        return process.wait() == 0
 
 
 def _make_store(project: Path) -> None:
@@ -251,7 +242,7 @@ def _compare(lineage: Lineage, project: Path, made: set[str], tolerance: float) 
     return Result(
         outs=[Rebuilt(out, now.get(out.path), out.path in made) for out in lineage.outs],
         same_version=version is None or sha256_file(project / ONNX) == version.sha256,
-        same_fingerprint=fingerprint_of(project / WORKSPACE_MODEL) == lineage.fingerprint,
+        same_fingerprint=fingerprint_of(project / CLASSIFIER) == lineage.fingerprint,
         machine={
             name: (tags.get(name), value)
             for name, value in machine.items()

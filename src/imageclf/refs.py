@@ -4,11 +4,9 @@ However it is reached, a server of git's changes a ref only from the value that 
 makes a ref a lock between machines, and a place for what no cached file may tell.
 """
 
-import os
-import subprocess
 from collections.abc import Mapping
 
-from imageclf.files import UserError
+from imageclf.git import git, remote
 
 ROOT = "refs/imageclf"
 # Commits that do not tell who made them and when: the same files are the same commit.
@@ -17,64 +15,6 @@ NOBODY = {
     for role in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "imageclf"), ("EMAIL", "imageclf"), ("DATE", "@0 +0000"))
 }
-
-UNREACHED = "fatal: Could not read from remote repository"
-
-
-class GitError(UserError):
-    """What git refuses to do, in its own words."""
-
-
-def git(
-    *arguments: str,
-    feed: bytes = b"",
-    timeout: float | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> bytes:
-    """What git answers.
-
-    Raises:
-        GitError: it fails, or takes longer than ``timeout`` seconds.
-    """
-    try:
-        done = subprocess.run(  # noqa: S603 - every word of it is the project's own
-            ["git", *arguments],  # noqa: S607 - the git of whoever works here
-            input=feed,
-            capture_output=True,
-            check=False,
-            timeout=timeout,
-            env={**os.environ, "LC_ALL": "C", **(environment or {})},
-        )
-    except subprocess.TimeoutExpired:
-        raise GitError(f"`git {arguments[0]}` takes too long") from None
-    except OSError as error:
-        raise GitError(f"git cannot be run ({error.strerror})") from None
-    if done.returncode:
-        raise GitError(f"`git {arguments[0]}`: {_reason(done.stderr.decode(errors='replace'))}")
-    return done.stdout
-
-
-def _reason(said: str) -> str:
-    """The line of it that tells most; where git could not reach its remote, that is ssh's."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("fatal:", "error:", "!", "remote:"))]
-    if telling and not telling[0].startswith(UNREACHED):
-        return telling[0]
-    return (lines or ["it fails"])[0]
-
-
-def remote() -> str:
-    """The remote that the branch follows, or else ``origin``.
-
-    Raises:
-        GitError: there is none.
-    """
-    names = git("remote").decode().split()
-    branch = git("branch", "--show-current").decode().strip()
-    followed = git("config", "--default", "origin", f"branch.{branch}.remote").decode().strip()
-    if followed not in names:
-        raise GitError("git has no remote: clone the project, or `git remote add origin URL`")
-    return followed
 
 
 def listed(pattern: str, timeout: float | None = None) -> dict[str, str]:

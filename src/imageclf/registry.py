@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imageclf.files import UserError
+from imageclf.folder import PREDICTIONS
 from imageclf.promotion import (
     EVIDENCE,
-    PREDICTIONS,
     Candidate,
     Champion,
     Decision,

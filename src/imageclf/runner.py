@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imageclf.cache import default_remote, dvc, lies_in, md5_of, outs_read_otherwise, written_files
+from imageclf.dvc import default_remote, dvc, written_files
 from imageclf.files import UserError, digest_of, sha256_file
-from imageclf.journal import PIPELINE, project_root
+from imageclf.folder import DVC_YAML, LOCK, project_root
+from imageclf.git import GitError, git, remote
 from imageclf.lease import Lease
+from imageclf.lock import lies_in, md5_of, outs_read_otherwise
 from imageclf.params import load_params, read_yaml, tracked_values
-from imageclf.refs import GitError, git, listed, remote
+from imageclf.refs import listed
 from imageclf.sharing import Tell, fetch_journals, push, run_dvc
 from imageclf.store import check_access
 
-DVC_YAML, _, LOCK = PIPELINE
 REPRO = ("repro", "--pull", "--allow-missing")
 BEFORE, TRAIN = "embed", "train"  # stages
 SOURCES = ("src/", "stages/")
@@ -69,7 +70,7 @@ class Branch(NamedTuple):
 
     @property
     def has_moved(self) -> bool:
-        """Whether it names another commit by now; raises as ``refs.git`` does."""
+        """Whether it names another commit by now; raises as ``git.git`` does."""
         return listed(self.ref).get(self.ref, "") != self.commit
 
 

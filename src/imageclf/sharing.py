@@ -5,16 +5,15 @@ model was trained and how fast, travels through git's: ``refs/imageclf/journals/
 is a commit with its files. A ref of that name in a clone says that the journal came from elsewhere.
 """
 
-import sys
 from collections.abc import Callable
 from subprocess import TimeoutExpired
 
-from imageclf.cache import default_remote
+from imageclf.dvc import default_remote, dvc_in_terminal
 from imageclf.files import UserError
-from imageclf.guard import guarded
+from imageclf.git import git
 from imageclf.journal import Journal, journals
 from imageclf.lease import Lease
-from imageclf.refs import ROOT, change, commit, fetch, git, listed
+from imageclf.refs import ROOT, change, commit, fetch, listed
 
 JOURNALS = f"{ROOT}/journals"
 Tell = Callable[[str], None]
@@ -56,7 +55,7 @@ def run_dvc(*arguments: str, lease: Lease | None = None) -> bool:
     Raises:
         LeaseLostError: the lease is lost. The command was stopped.
     """
-    with guarded([sys.executable, "-m", "dvc", *arguments]) as process:
+    with dvc_in_terminal(*arguments) as process:
         while True:
             try:
                 return process.wait(lease.pause if lease else None) == 0

@@ -14,14 +14,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from imageclf.cache import LockedStage, dvc, has_remotes, laid_out, locked_stages, reason_of
+from imageclf.dvc import dvc, has_remotes, laid_out, reason_of
 from imageclf.files import UserError, digest_of
-from imageclf.journal import PIPELINE, Record, journals, now_ms
-from imageclf.origin import git
+from imageclf.folder import CLASSIFIER, DVC_YAML, LOCK, PARAMS, PIPELINE
+from imageclf.git import git_if_any
+from imageclf.journal import Record, journals, now_ms
+from imageclf.lock import LockedStage, locked_stages
 from imageclf.params import flatten, parse_yaml, read_yaml
 
-DVC_YAML, PARAMS, LOCK = PIPELINE
-MODEL = "models/classifier"
+MODEL = str(CLASSIFIER)
 # Its entry in dvc.lock is written after it ran, so MLflow and the journal get a dvc.lock without.
 REGISTER = "register"
 REGISTER_ENTRY = re.compile(rf"^  {REGISTER}:\n(?:    .*\n)*", re.MULTILINE)
@@ -179,13 +180,13 @@ def _from_git() -> Iterator[Snapshot]:
 
 
 def _lines(*arguments: str) -> list[str]:
-    return (git(*arguments) or b"").decode().splitlines()
+    return (git_if_any(*arguments) or b"").decode().splitlines()
 
 
 def _texts(names: Iterable[str]) -> Iterator[str | None]:
     """The text of each file that git holds under a name such as ``COMMIT:./dvc.lock``."""
     feed = "".join(f"{name}\n" for name in names).encode()
-    answer = BytesIO(git("cat-file", "--batch", feed=feed) or b"")
+    answer = BytesIO(git_if_any("cat-file", "--batch", feed=feed) or b"")
     while heading := answer.readline():
         if heading.endswith(b" missing\n"):
             yield None

@@ -1,13 +1,19 @@
 """Which images train, which watch the training, and which judge it."""
 
+import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imageclf.datasets import Labels
+from imageclf.duplicates import joined
 from imageclf.files import UserError
 from imageclf.params import Params
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Groups = NDArray[np.int64]
 Names = NDArray[np.object_]
@@ -53,6 +59,28 @@ def _beyond(
     drawn = generator.permutation(np.flatnonzero(splits == "train"))
     of_class = (drawn[labels[drawn] == label][count:] for label in np.unique(labels))
     return np.concatenate([*of_class])
+
+
+def origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
+    """Groups of images that show the same or whose names agree in the pattern.
+
+    What agrees is the first of its groups that matched, or all that it matches if it has none.
+
+    Raises:
+        UserError: the pattern matches no name.
+    """
+    if not pattern:
+        return same
+    first: dict[str, int] = {}
+    pairs = []
+    for number, name in enumerate(names):
+        if match := re.search(pattern, name):
+            found = match.groups() if match.re.groups else [match[0]]
+            if origin := next(filter(None, found), None):
+                pairs.append((number, first.setdefault(origin, number)))
+    if not pairs:
+        raise UserError(f"data.group_pattern: {pattern!r} matches no name, such as {names.iloc[0]}")
+    return joined(same, np.array(pairs))
 
 
 def stratified_choice(

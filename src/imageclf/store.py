@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imageclf.files import UserError, atomic_path
-from imageclf.journal import project_root
+from imageclf.folder import project_root
 
 # MLflow reads these when it is imported.
 QUIET = {

@@ -19,17 +19,16 @@ from imageclf.datasets import Labels, Split, load_class_names, load_split
 from imageclf.evaluation import predict
 from imageclf.files import UserError, atomic_writer, digest_of, read_json
 from imageclf.fingerprint import fingerprint
+from imageclf.folder import PRETRAINED
 from imageclf.params import Params
-from imageclf.preparation import origins
 from imageclf.pretrained import begin_classifier
-from imageclf.splitting import Groups, stratified_choice
+from imageclf.splitting import Groups, origins, stratified_choice
 from imageclf.training import Training
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FINISHED = Path(".checkpoints/suspects")
-PRETRAINED = Path("models/pretrained")
 READ = ("train", "val")  # the test split judges the model, and stays out of it
 
 Probabilities = NDArray[np.float32]

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from imageclf.files import UserError
+from imageclf.folder import LOCK
 from imageclf.journal import FirstBatch, Journal, Metrics, journals
 from imageclf.lookup import list_runs
 from imageclf.publication import publish
-from imageclf.snapshots import LOCK, Snapshot, snapshots
+from imageclf.snapshots import Snapshot, snapshots
 from imageclf.store import TrackingError
 from imageclf.tracking import SNAPSHOT, end_abandoned, report
 

@@ -4,24 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from imageclf.cache import (
-    Out,
-    bare_pipeline,
-    lacks,
-    laid_out,
-    missing,
-    missing_on_remote,
-    read_outs,
-)
+from imageclf.dvc import laid_out, missing, missing_on_remote, read_outs
 from imageclf.files import UserError
-from imageclf.lineage import LOCK, Lineage, find
-from imageclf.origin import git
+from imageclf.folder import LOCK, METRICS, PREPARED, RAW
+from imageclf.git import git_if_any
+from imageclf.lineage import Lineage, find
+from imageclf.lock import Out, bare_pipeline, lacks
 from imageclf.params import flatten
 from imageclf.recipes import BASE, find_recipe
 
 # The outs that tell of the data and of what the model reached.
-SOURCE, DIGESTS = "data/raw/source.json", "data/prepared/digests.json"
-METRICS = "reports/metrics.json"
+SOURCE, DIGESTS = str(RAW / "source.json"), str(PREPARED / "digests.json")
+FIGURES = str(METRICS)
 SPLITS = ("train", "val", "test")
 
 
@@ -56,7 +50,7 @@ def trace(what: str) -> Trace:
     unknown = list(lineage.unknown)
     outs, values = _stored(lineage, unknown)
     tagged = {split: lineage.tags.get(f"data.{split}") for split in SPLITS}
-    test = {f"test_{name}": value for name, value in values.get(METRICS, {}).items()}
+    test = {f"test_{name}": value for name, value in values.get(FIGURES, {}).items()}
     return Trace(
         lineage=lineage,
         subject=_subject(lineage, unknown),
@@ -73,7 +67,7 @@ def _subject(lineage: Lineage, unknown: list[str]) -> str | None:
     commit = lineage.tags.get("git_commit")
     if commit is None:
         return None
-    subject = git("log", "-1", "--format=%s", commit)
+    subject = git_if_any("log", "-1", "--format=%s", commit)
     if subject is None:
         unknown.append(f"the commit {commit[:8]} is not in this repository")
         return None
@@ -101,7 +95,7 @@ def _stored(lineage: Lineage, unknown: list[str]) -> tuple[list[Out], Mapping[st
             except UserError as error:
                 unknown.append(f"what is on a remote: {error}")
                 not_remote = None
-            values = read_outs(folder, [SOURCE, DIGESTS, METRICS])
+            values = read_outs(folder, [SOURCE, DIGESTS, FIGURES])
     except UserError as error:
         unknown.append(f"where the files are: {error}")
         return lineage.outs, {}

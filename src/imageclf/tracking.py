@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from imageclf.files import UserError
+from imageclf.folder import EVALUATION
 from imageclf.journal import (
     EXPERIMENT,
     End,
@@ -192,7 +193,7 @@ class _RunWriter:
         with np.load(file) as arrays, TemporaryDirectory() as folder:
             picture = Path(folder) / "first_batch.png"
             save_figure(pairs(**arrays), picture)
-            self._client.log_artifact(self.info.run_id, str(picture), "reports/evaluation")
+            self._client.log_artifact(self.info.run_id, str(picture), str(EVALUATION))
 
     def _write_dataset(self, item: Dataset) -> None:
         """Name a split as an input of the run; MLflow keeps equal ones once."""

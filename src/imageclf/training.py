@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imageclf.augment import Draws, augment, epoch_order, mix, seed_step, to_pixels
-from imageclf.classifier import Classifier, evaluation_batch
+from imageclf.augment import Draws, augment, epoch_order, mix, seed_step
+from imageclf.classifier import Classifier, evaluation_batch, to_pixels
 from imageclf.datasets import Split
 from imageclf.feeding import feeds
 from imageclf.files import UserError

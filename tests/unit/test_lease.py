@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from imageclf import refs
+from imageclf.git import GitError
 from imageclf.lease import LEASES, Lease, LeaseLostError
 
 NAME = "a" * 64
@@ -115,7 +116,7 @@ def test_a_sign_of_life_that_arrives_late_is_still_ours(
 
     def swallowed(ref: str, before: str, after: str, timeout: float) -> None:
         late.append((ref, before, after))
-        raise refs.GitError("`git push` takes too long")
+        raise GitError("`git push` takes too long")
 
     with Lease(NAME, LONG_S, no_words) as lease:
         with monkeypatch.context() as patch:

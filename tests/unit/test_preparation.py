@@ -16,8 +16,9 @@ from imageclf.files import UserError, read_json
 from imageclf.idx import read_idx
 from imageclf.image_folder import fetch_images
 from imageclf.images import decode
-from imageclf.preparation import BLOCKS, origins, prepare
+from imageclf.preparation import BLOCKS, prepare
 from imageclf.shards import JpegImages
+from imageclf.splitting import origins
 from imageclf.workers import start_workers
 from support import make_params, photograph, save_photographs, write_idx
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from imageclf import cache
-from imageclf.cache import Out, dvc
+from imageclf import dvc as dvc_module
 from imageclf.commands.rebuild import verdict
+from imageclf.dvc import dvc
 from imageclf.files import UserError
 from imageclf.journal import Journal, Record, RunDescription
 from imageclf.lineage import Lineage
+from imageclf.lock import Out
 from imageclf.origin import record_source
 from imageclf.rebuilding import Rebuilt, Result, other_sources, prepare, rebuild
 
@@ -54,7 +55,7 @@ def lineage(project: Path) -> Lineage:
 def part(project: Path, lineage: Lineage, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project's folder, which is the current one."""
     monkeypatch.chdir(project / "part")
-    cache.shared_config.cache_clear()
+    dvc_module.shared_config.cache_clear()
     return project / "part"
 
 
@@ -144,7 +145,7 @@ def trained(project: Path) -> Lineage:
     Path(".gitignore").write_text("mlflow*\n/models\n/reports\n")
     git("add", "--all")
     git("commit", "--quiet", "--message", "start")
-    cache.shared_config.cache_clear()
+    dvc_module.shared_config.cache_clear()
     tags = record_source(project / "none.patch")
     description = RunDescription(FINGERPRINT, "a run", "tests", {}, {}, tags, 0)
     files = {"params.yaml": b"", "dvc.lock": Path("dvc.lock").read_bytes()}
@@ -166,7 +167,7 @@ def test_what_the_cache_lacks_comes_from_the_remote_or_is_made(
     assert dvc("remote", "add", "--default", "far", str(tmp_path / "far")).returncode == 0
     assert dvc("push", "--quiet", "models/classifier").returncode == 0
     shutil.rmtree(".dvc/cache/files")
-    cache.shared_config.cache_clear()
+    dvc_module.shared_config.cache_clear()
     assert made("from the remote") == {"models/classifier": False, "reports/metrics.json": True}
     assert not Path(".dvc/cache/files").exists()
     shutil.rmtree(tmp_path / "far")

@@ -4,7 +4,7 @@ import pytest
 
 from clones import git
 from imageclf import refs
-from imageclf.refs import GitError
+from imageclf.git import GitError
 
 REF = "refs/imageclf/things/1"
 

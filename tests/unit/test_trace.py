@@ -6,7 +6,7 @@ from click.testing import CliRunner, Result
 from test_lineage import keep
 from test_tracking import FINGERPRINT
 
-from imageclf import cache
+from imageclf import dvc as dvc_module
 from imageclf.cli import main
 from imageclf.commands import WIDTH
 
@@ -15,7 +15,7 @@ from imageclf.commands import WIDTH
 def bare(project: Path) -> Path:
     """The current folder, with a journal and nothing else: no git, no DVC, no tracking store."""
     (project / "mlflow.db").unlink()
-    cache.shared_config.cache_clear()
+    dvc_module.shared_config.cache_clear()
     keep(git_commit="a" * 40, git_dirty="false", device="cpu", hardware="some processor")
     return project
 

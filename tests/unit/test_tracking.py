@@ -10,7 +10,8 @@ import pytest
 from mlflow import MlflowClient
 
 from imageclf.files import UserError
-from imageclf.journal import End, Journal, Metrics, RunDescription, project_root
+from imageclf.folder import project_root
+from imageclf.journal import End, Journal, Metrics, RunDescription
 from imageclf.live import Dataset, File, Item, Patch, describe_run
 from imageclf.lookup import list_runs
 from imageclf.store import shown, tracking_uri

@@ -12,11 +12,11 @@ import click
 
 from imageclf.commands import check_png, examples
 from imageclf.files import UserError
+from imageclf.folder import EXPORTED
 
 if TYPE_CHECKING:
     from imageclf.prediction import Prediction
 
-EXPORTED = Path("models/exported")
 CLASSES_SHOWN = 3
 FIGURE_ROWS = 12
 # From this number of images on, a progress bar is worth its line.

@@ -48,7 +48,7 @@ def rebuild(what: str, folder: Path | None, from_scratch: bool, tolerance: float
     Exit code 0: every file is the same, or the machine is another one and the test accuracy is
     as near as --tolerance says. 1: it is not. 2: it could not be tried.
     """
-    from imageclf.journal import project_root
+    from imageclf.folder import project_root
     from imageclf.lineage import find
     from imageclf.rebuilding import rebuild as rebuild_model
 

@@ -1,12 +1,12 @@
 """`imageclf runs`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from imageclf.commands import examples
 from imageclf.files import read_json
+from imageclf.folder import CLASSIFIER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from imageclf.lookup import RunSummary
 
 METRICS = ["val_loss", "val_accuracy", "test_accuracy"]
-MODEL = Path("models/classifier/model.json")
+MODEL = CLASSIFIER / "model.json"
 
 
 @click.command(epilog=examples("imageclf runs", "imageclf runs --csv > runs.csv"))

@@ -32,7 +32,7 @@ def server(backend: "Backend", port: int) -> None:
     It is for several people or machines, and listens on this machine's loopback. The password is
     drawn at the first start. The server also hands on the files of the runs. Ctrl-C ends it.
     """
-    from imageclf.journal import project_root
+    from imageclf.folder import project_root
     from imageclf.server import running_server
 
     with (

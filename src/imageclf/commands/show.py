@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from imageclf.commands import check_png, examples
+from imageclf.folder import PREPARED
 
-PREPARED = Path("data/prepared")
 MOST_SHOWN = 256
 
 

@@ -3,15 +3,13 @@
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
 from imageclf.files import read_json
+from imageclf.folder import AUDIT_PAGE, CLASSIFIER, EVALUATION, EXPORTED, METRICS, PREPARED, REPORTS
 
-EXPORTED = Path("models/exported")
-REPORT = Path("reports/evaluation/index.html")
-SUSPECTS = Path("reports/suspects.json")
+REPORT, SUSPECTS = EVALUATION / "index.html", REPORTS / "suspects.json"
 
 
 @click.command()
@@ -19,8 +17,8 @@ def summary() -> None:
     """Show what came out of the pipeline, and where it is."""
     from imageclf.store import shown
 
-    metrics = read_json(Path("reports/metrics.json"))
-    description = read_json(Path("models/classifier/model.json"))
+    metrics = read_json(METRICS)
+    description = read_json(CLASSIFIER / "model.json")
     server = shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
     exported = sorted(path for path in EXPORTED.glob("model.*"))
     rows = [
@@ -33,7 +31,7 @@ def summary() -> None:
         ("test images", f"{metrics['images']:,}"),
         ("fingerprint", description["fingerprint"]),
         ("report", str(REPORT)),
-        ("data", "reports/data.html"),
+        ("data", str(AUDIT_PAGE)),
         ("wrong labels", _wrong_labels()),
         ("plots", "dvc plots show"),
         ("exported model", "  ".join(map(str, exported)) or "missing: run `dvc repro`"),
@@ -47,7 +45,7 @@ def summary() -> None:
 
 def _wrong_labels() -> str:
     """What `imageclf suspects` found in these very data, or its name."""
-    digests = Path("data/prepared/digests.json")
+    digests = PREPARED / "digests.json"
     if SUSPECTS.exists() and digests.exists():
         found = read_json(SUSPECTS)
         if found["data"].items() <= read_json(digests).items():

@@ -1,12 +1,9 @@
 """`imageclf suspects`."""
 
-from pathlib import Path
-
 import click
 
 from imageclf.commands import examples
-
-PREPARED, REPORTS = Path("data/prepared"), Path("reports")
+from imageclf.folder import PREPARED, REPORTS
 
 
 @click.command(epilog=examples("imageclf suspects", "imageclf suspects --folds 10"))

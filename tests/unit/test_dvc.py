@@ -6,21 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from imageclf import cache
-from imageclf.cache import (
-    Out,
-    bare_pipeline,
-    dvc,
-    has_remotes,
-    lacks,
-    laid_out,
-    missing,
-    missing_on_remote,
-    read_outs,
-    recorded_outs,
-    recorded_sources,
-)
+from imageclf import dvc as dvc_module
+from imageclf.dvc import dvc, has_remotes, laid_out, missing, missing_on_remote, read_outs
 from imageclf.files import UserError
+from imageclf.lock import Out, bare_pipeline, lacks, recorded_outs, recorded_sources
 
 FILE = "figures.json"
 PIPELINE = {
@@ -48,7 +37,7 @@ def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     folder = tmp_path / "ran"
     shutil.copytree(finished, folder)
     monkeypatch.chdir(folder)
-    cache.shared_config.cache_clear()
+    dvc_module.shared_config.cache_clear()
     return folder
 
 
@@ -115,14 +104,14 @@ def add_remote(url: str, **options: str) -> None:
     assert dvc("remote", "add", "--default", "far", url).returncode == 0
     for name, value in options.items():
         assert dvc("remote", "modify", "far", name, value).returncode == 0
-    cache.shared_config.cache_clear()
+    dvc_module.shared_config.cache_clear()
 
 
 @pytest.mark.slow
 def test_a_silent_remote_is_waited_for_some_seconds_only(
     ran: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "PATIENCE_S", 4.0)
+    monkeypatch.setattr(dvc_module, "PATIENCE_S", 4.0)
     with socket.create_server(("127.0.0.1", 0)) as silent, laid_out(files()):
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         add_remote("s3://bucket", endpointurl=endpoint, access_key_id="a", secret_access_key="b")
@@ -139,6 +128,6 @@ def test_outside_of_a_project_one_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    cache.shared_config.cache_clear()
+    dvc_module.shared_config.cache_clear()
     with pytest.raises(UserError, match="this is no folder of DVC's"), laid_out({}):
         pass

@@ -1,148 +1,25 @@
-"""DVC's cache and remotes, asked through the `dvc` command."""
+"""DVC as a command: the one way to call it, and what its cache and remotes have."""
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
-
-from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
+from typing import Any
 
 from imageclf.files import UserError, write_text
-from imageclf.journal import PIPELINE
-from imageclf.params import parse_yaml
+from imageclf.guard import guarded
 
-DVC_YAML, _, LOCK = PIPELINE
+DVC = (sys.executable, "-m", "dvc")
 # Seconds that a remote has to answer in; a server that swallows every word is waited for no longer.
 PATIENCE_S = 10.0
 
 # Sections of DVC's configuration by title, each with its options.
 Config = dict[str, dict[str, str]]
-
-
-@dataclass(frozen=True)
-class Out:
-    """Something that a stage wrote.
-
-    Attributes:
-        path: below the project's folder.
-        stage: that wrote it.
-        md5: of the file, or of the listing of the folder and then with ``.dir`` at its end.
-        in_cache: whether all of it is in the project's cache; None where that is not known.
-        on_remote: likewise for the default remote.
-    """
-
-    path: str
-    stage: str
-    md5: str
-    in_cache: bool | None = None
-    on_remote: bool | None = None
-
-
-class LockedFile(BaseModel):
-    """A file or folder that a dvc.lock tells of."""
-
-    path: str
-    md5: str
-
-
-_Files = Annotated[list[LockedFile], BeforeValidator(lambda found: found or [])]
-
-
-class LockedStage(BaseModel):
-    """What a dvc.lock tells of a stage: what it read and wrote, and its parameters by file."""
-
-    deps: _Files = []
-    outs: _Files = []
-    params: dict[str, dict[str, Any]] = {}
-
-
-def locked_stages(lock: str) -> dict[str, LockedStage]:
-    """What the text of a dvc.lock tells, by stage; of an empty one nothing.
-
-    Raises:
-        UserError: it is no dvc.lock, or one that a kill tore.
-    """
-    try:
-        stages = (parse_yaml(lock, LOCK) or {}).get("stages") or {}
-        return TypeAdapter(dict[str, LockedStage]).validate_python(stages)
-    except (ValidationError, AttributeError):
-        raise UserError(f"{LOCK} is torn: remove it, or check it out from git") from None
-
-
-def md5_of(path: Path) -> str | None:
-    """The md5 of a file, as DVC names it; None where there is none."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
-    return found.hexdigest()
-
-
-def recorded_outs(lock: str) -> list[Out]:
-    """Every out that the text of a dvc.lock tells of, in the order of the stages.
-
-    Raises:
-        UserError: it is no dvc.lock.
-    """
-    return [
-        Out(out.path, name, out.md5)
-        for name, stage in locked_stages(lock).items()
-        for out in stage.outs
-    ]
-
-
-def recorded_sources(lock: str) -> dict[str, str]:
-    """The md5 of every file that a stage depends on and that no stage wrote, by its path.
-
-    Raises:
-        UserError: it is no dvc.lock.
-    """
-    stages = locked_stages(lock).values()
-    written = [out.path for stage in stages for out in stage.outs]
-    return {
-        dep.path: dep.md5
-        for stage in stages
-        for dep in stage.deps
-        if not lies_in(dep.path, written)
-    }
-
-
-def outs_read_otherwise(lock: str, written: Mapping[str, str]) -> set[str]:
-    """The outs of which a stage has read something else than a dvc.lock now tells of them.
-
-    Args:
-        lock: the text of a dvc.lock.
-        written: of ``written_files``.
-    """
-    stages = locked_stages(lock).values()
-    outs = [out for stage in stages for out in stage.outs]
-    known = {**written, **{out.path: out.md5 for out in outs}}
-    read = {(dep.path, dep.md5) for stage in stages for dep in stage.deps}
-    others = {path for path, md5 in read if known.get(path, md5) != md5}
-    return {out.path for out in outs if any(lies_in(path, [out.path]) for path in others)}
-
-
-def lies_in(path: str, places: Iterable[str]) -> bool:
-    """Whether a path is one of the places, or lies in one that is a folder."""
-    return f"{path}/".startswith(tuple(f"{place}/" for place in places))
-
-
-def bare_pipeline(lock: str) -> str:
-    """A dvc.yaml that knows of the outs in a dvc.lock and of nothing else."""
-    outs = recorded_outs(lock)
-    stages = {
-        stage: {"cmd": "true", "outs": [out.path for out in outs if out.stage == stage]}
-        for stage in dict.fromkeys(out.stage for out in outs)
-    }
-    return json.dumps({"stages": stages})  # which is YAML too
 
 
 @contextmanager
@@ -213,11 +90,6 @@ def _missing(key: str, done: "subprocess.CompletedProcess[str]") -> set[str]:
     return {path.rstrip("/") for path in paths}
 
 
-def lacks(missing_paths: set[str], out: str) -> bool:
-    """Whether an out is among the paths, or something in it."""
-    return any(lies_in(path, [out]) for path in missing_paths)
-
-
 def reason_of(done: "subprocess.CompletedProcess[str]") -> str:
     """Why a `dvc` command failed, in one line."""
     lines = done.stderr.strip().splitlines()
@@ -283,7 +155,7 @@ def dvc(
     """
     environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
     return subprocess.run(  # noqa: S603 - every word of it is the project's own
-        [sys.executable, "-m", "dvc", *arguments],
+        [*DVC, *arguments],
         cwd=at,
         env=environment,
         capture_output=True,
@@ -291,3 +163,18 @@ def dvc(
         check=False,
         timeout=timeout,
     )
+
+
+@contextmanager
+def dvc_in_terminal(
+    *arguments: str, at: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a `dvc` command in the terminal while the block runs; it ends with the block at last.
+
+    Args:
+        arguments: of the command.
+        at: the folder to run it in, where it is not the current one.
+        environment: its variables, where they are not this process's.
+    """
+    with guarded([*DVC, *arguments], cwd=at, env=environment) as process:
+        yield process

@@ -1,0 +1,75 @@
+"""The one way to call git."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+
+from imageclf.files import UserError
+
+UNREACHED = "fatal: Could not read from remote repository"
+
+
+class GitError(UserError):
+    """What git refuses to do, in its own words."""
+
+
+def git(
+    *arguments: str,
+    feed: bytes = b"",
+    timeout: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> bytes:
+    """What git answers.
+
+    Raises:
+        GitError: it fails, or takes longer than ``timeout`` seconds.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - every word of it is the project's own
+            ["git", "--no-optional-locks", *arguments],  # noqa: S607 - the git of whoever works here
+            input=feed,
+            capture_output=True,
+            check=False,
+            timeout=timeout,
+            env={**os.environ, "LC_ALL": "C", **(environment or {})},
+        )
+    except subprocess.TimeoutExpired:
+        raise GitError(f"`git {arguments[0]}` takes too long") from None
+    except OSError as error:
+        raise GitError(f"git cannot be run ({error.strerror})") from None
+    if done.returncode:
+        raise GitError(f"`git {arguments[0]}`: {_reason(done.stderr.decode(errors='replace'))}")
+    return done.stdout
+
+
+def git_if_any(
+    *arguments: str, feed: bytes = b"", environment: Mapping[str, str] | None = None
+) -> bytes | None:
+    """What git answers, or None where there is no git, no repository or no commit."""
+    try:
+        return git(*arguments, feed=feed, environment=environment)
+    except GitError:
+        return None
+
+
+def _reason(said: str) -> str:
+    """The line of it that tells most; where git could not reach its remote, that is ssh's."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith(("fatal:", "error:", "!", "remote:"))]
+    if telling and not telling[0].startswith(UNREACHED):
+        return telling[0]
+    return (lines or ["it fails"])[0]
+
+
+def remote() -> str:
+    """The remote that the branch follows, or else ``origin``.
+
+    Raises:
+        GitError: there is none.
+    """
+    names = git("remote").decode().split()
+    branch = git("branch", "--show-current").decode().strip()
+    followed = git("config", "--default", "origin", f"branch.{branch}.remote").decode().strip()
+    if followed not in names:
+        raise GitError("git has no remote: clone the project, or `git remote add origin URL`")
+    return followed
