@@ -11,9 +11,11 @@ image in it still has the digest that the receipt tells.
 
 import base64
 import hashlib
+import inspect
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.filesize import decimal
 
+from imageclf import archives, duplicates, images, shards
 from imageclf.archives import Stored, read_tar
 from imageclf.datasets import Pixels
 from imageclf.duplicates import THUMBNAIL, thumbnail
@@ -43,6 +46,8 @@ BLOCK = 1 << 23  # bytes of pixels that a block does not exceed
 MOST_BYTES = 1 << 28  # of a file: no image that fits the limit on pixels is larger
 FIRST_LOOK = 16  # files that tell most often whether a set has colours
 JPEG_SHARE = 0.4  # of the bytes of the pixels, at most, with photographs
+# What decides the bytes of a block. A test holds the modules against what this one imports.
+CODE = (__name__, *(module.__name__ for module in (archives, duplicates, images, shards)))
 LIBRARIES = ("cykooz-resizer", "numpy", "pillow", "simplejpeg")
 Map = Callable[..., Iterable[Any]]
 
@@ -225,7 +230,7 @@ def _work_folder(
     determines = {
         "source": sha256_file(tar.with_name("source.json")),
         "images": [image_shape, fit, as_jpeg],
-        "code": {path.name: sha256_file(path) for path in Path(__file__).parent.glob("*.py")},
+        "code": {name: sha256_file(Path(inspect.getfile(sys.modules[name]))) for name in CODE},
         "libraries": {name: version(name) for name in LIBRARIES},
     }
     work = folder / digest_of(determines)
