@@ -26,7 +26,7 @@ setup: .venv/installed mlflow.db
 # Its migrations take several seconds, which the first training need not wait for.
 mlflow.db: | .venv/installed
 	@echo "making the database of MLflow"
-	@MLFLOW_TRACKING_URI= $(BIN)/python -c "from imageclf.lookup import list_runs; list_runs()"
+	@MLFLOW_TRACKING_URI= $(BIN)/python -c "from imageclf.tracking.queries import list_runs; list_runs()"
 
 ## run: the whole pipeline, then a summary of what came out
 .PHONY: run

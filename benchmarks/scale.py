@@ -29,7 +29,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from imageclf.files import sha256_file
-from imageclf.machine import cores
+from imageclf.system.machine import cores
 from support import ROOT, changed
 from table import machine
 

@@ -19,16 +19,17 @@ from typing import Any
 import click
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from imageclf.classifier import WHOLE, Description, save_classifier
-from imageclf.datasets import load_class_names, load_features, load_split
-from imageclf.embedding import SPLITS, write_features
-from imageclf.evaluation import predict
+from imageclf.data.prepared import load_class_names, load_features, load_split
+from imageclf.evaluation.metrics import predict
 from imageclf.files import read_json
+from imageclf.network.classifier import WHOLE, Description, save_classifier
+from imageclf.network.pretrained import begin_classifier
 from imageclf.params import Params
-from imageclf.pretrained import begin_classifier
-from imageclf.runtime import prepare_runtime
-from imageclf.training import Training
-from imageclf.weights import fetch_weights
+from imageclf.sources.weights import fetch_weights
+from imageclf.tracking.queries import download_classifier
+from imageclf.training.device import prepare_runtime
+from imageclf.training.features import SPLITS, write_features
+from imageclf.training.loop import Training
 from recipes import run_stage
 from support import changed, make_params
 
@@ -77,7 +78,7 @@ def train(params: Params, folder: Path) -> tuple[Any, float]:
 
     runtime = prepare_runtime(params)
     prepared, pretrained = folder / "data/prepared", folder / "models/pretrained"
-    fetch_weights(params.model, pretrained, Console(quiet=True))
+    fetch_weights(params.model, pretrained, Console(quiet=True), download_classifier)
     splits = {name: load_split(prepared, name) for name in SPLITS}
     stats, shape = read_json(prepared / "stats.json"), splits["train"].images.shape[1:]
     classifier = begin_classifier(params.model, stats, pretrained, shape, classes=10)

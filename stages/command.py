@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from imageclf.files import UserError, file_errors_told
-from imageclf.machine import collect_garbage_rarely
 from imageclf.params import Params, load_params
+from imageclf.system.machine import collect_garbage_rarely
 
 
 def stage(run: Callable[[Params], None]) -> click.Command:

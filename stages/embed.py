@@ -4,11 +4,11 @@ import click
 from rich.console import Console
 
 from command import stage
-from imageclf.embedding import SPLITS, write_features, write_no_features
 from imageclf.files import UserError, atomic_folder
-from imageclf.folder import FEATURES, PREPARED, PRETRAINED
 from imageclf.params import Params
-from imageclf.runtime import prepare_runtime
+from imageclf.project.folder import FEATURES, PREPARED, PRETRAINED
+from imageclf.training.device import prepare_runtime
+from imageclf.training.features import SPLITS, write_features, write_no_features
 
 
 @stage
@@ -28,9 +28,9 @@ def embed(params: Params) -> None:
 
     import torch
 
-    from imageclf.datasets import load_split
-    from imageclf.pretrained import begin_classifier, read_pretrained
-    from imageclf.progress import image_progress
+    from imageclf.data.prepared import load_split
+    from imageclf.network.pretrained import begin_classifier, read_pretrained
+    from imageclf.system.progress import image_progress
 
     pretrained = read_pretrained(PRETRAINED)
     if pretrained is None:

@@ -4,9 +4,9 @@ import click
 
 from command import stage
 from imageclf.files import atomic_folder, write_json
-from imageclf.folder import CLASSIFIER, EVALUATION, HISTORY, METRICS, PREPARED
 from imageclf.params import Params
-from imageclf.runtime import prepare_runtime
+from imageclf.project.folder import CLASSIFIER, EVALUATION, HISTORY, METRICS, PREPARED
+from imageclf.training.device import prepare_runtime
 
 
 @stage
@@ -16,10 +16,10 @@ def main(params: Params) -> None:
 
     import pandas as pd
 
-    from imageclf.classifier import load_classifier
-    from imageclf.datasets import load_split
-    from imageclf.evaluation import metrics, per_class_table, predict
-    from imageclf.report import draw_training, warnings, write_report
+    from imageclf.data.prepared import load_split
+    from imageclf.evaluation.metrics import metrics, per_class_table, predict
+    from imageclf.evaluation.report import draw_training, warnings, write_report
+    from imageclf.network.classifier import load_classifier
 
     classifier, description = load_classifier(CLASSIFIER)
     train, test = load_split(PREPARED, "train"), load_split(PREPARED, "test")

@@ -4,9 +4,9 @@ import click
 
 from command import stage
 from imageclf.files import atomic_folder, write_json
-from imageclf.folder import CLASSIFIER, EXPORTED, PREPARED
 from imageclf.params import Params
-from imageclf.runtime import prepare_runtime
+from imageclf.project.folder import CLASSIFIER, EXPORTED, PREPARED
+from imageclf.training.device import prepare_runtime
 
 
 @stage
@@ -14,9 +14,9 @@ def main(params: Params) -> None:
     """Write portable files and prove on real test images that they agree with the model."""
     prepare_runtime(params)
 
-    from imageclf.classifier import load_classifier
-    from imageclf.datasets import load_split
-    from imageclf.exporting import export, parity
+    from imageclf.data.prepared import load_split
+    from imageclf.inference.export import export, parity
+    from imageclf.network.classifier import load_classifier
 
     classifier, description = load_classifier(CLASSIFIER)
     images = load_split(PREPARED, "test").images

@@ -5,10 +5,10 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from command import stage
-from imageclf.folder import RAW
-from imageclf.image_folder import fetch_images
 from imageclf.params import Params
-from imageclf.sources import fetch
+from imageclf.project.folder import RAW
+from imageclf.sources.catalog import fetch
+from imageclf.sources.image_folder import fetch_images
 
 
 @stage

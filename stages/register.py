@@ -9,7 +9,7 @@ from imageclf.params import Params
 @stage
 def main(params: Params) -> None:
     """Bring MLflow up to date: run, metrics, pictures, model version and aliases."""
-    from imageclf.publication import register
+    from imageclf.lineage.publish import register
 
     done, record = register(params)
     click.echo(f"run: {done.run_name}{' (restored from a cache)' if record.restored else ''}")

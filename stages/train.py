@@ -9,19 +9,19 @@ import click
 
 from command import stage
 from imageclf.files import file_errors_told, read_json, write_text
-from imageclf.folder import CLASSIFIER, FEATURES, HISTORY, PREPARED, PRETRAINED
 from imageclf.params import Params
-from imageclf.processes import joined, launch, processes_to_start
-from imageclf.runtime import Runtime, place, prepare_runtime
+from imageclf.project.folder import CLASSIFIER, FEATURES, HISTORY, PREPARED, PRETRAINED
+from imageclf.training.device import Runtime, place, prepare_runtime
+from imageclf.training.torchrun import joined, launch, processes_to_start
 
 if TYPE_CHECKING:
     import torch
 
-    from imageclf.checkpoint import Checkpoints
-    from imageclf.classifier import Classifier
-    from imageclf.group import Group
-    from imageclf.live import LiveRun
-    from imageclf.training import Position, Training
+    from imageclf.network.classifier import Classifier
+    from imageclf.tracking.live import LiveRun
+    from imageclf.training.batch_sharing import Group
+    from imageclf.training.checkpoint import Checkpoints
+    from imageclf.training.loop import Position, Training
 
 MEASURED = ["learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 CACHED = ["epoch", *MEASURED]
@@ -36,7 +36,7 @@ def main(params: Params) -> None:
     A training that was interrupted goes on from its last checkpoint. Where several processes are
     asked for, torchrun runs this script in each of them.
     """
-    from imageclf.live import LiveRun
+    from imageclf.tracking.live import LiveRun
 
     if place():
         with joined() as group, file_errors_told():
@@ -52,8 +52,8 @@ def main(params: Params) -> None:
 
 def train_together(params: Params, group: "Group") -> None:
     """What one of several processes does: the first makes the classifier, the others take part."""
-    from imageclf.fingerprint import fingerprint
-    from imageclf.live import LiveRun
+    from imageclf.tracking.live import LiveRun
+    from imageclf.training.fingerprint import fingerprint
 
     if group.rank == 0:
         with LiveRun() as live:
@@ -77,9 +77,9 @@ def fresh_training(
     params: Params, device: "torch.device", group: "Group | None" = None
 ) -> "tuple[Classifier, Training]":
     """The whole classifier, and a training of it, or of its head alone, before its first step."""
-    from imageclf.datasets import load_class_names, load_features, load_split
-    from imageclf.pretrained import begin_classifier
-    from imageclf.training import Training
+    from imageclf.data.prepared import load_class_names, load_features, load_split
+    from imageclf.network.pretrained import begin_classifier
+    from imageclf.training.loop import Training
 
     splits = {name: load_split(PREPARED, name) for name in ("train", "val")}
     shape, classes = splits["train"].images.shape[1:], len(load_class_names(PREPARED))
@@ -96,12 +96,12 @@ def make_classifier(params: Params, live: "LiveRun", group: "Group | None" = Non
     """Train it, and write it."""
     runtime = runtime_of(params)
 
-    from imageclf.checkpoint import Checkpoints
-    from imageclf.classifier import WHOLE, Description, save_classifier
-    from imageclf.datasets import load_class_names, load_split, split_digest
-    from imageclf.fingerprint import fingerprint
-    from imageclf.live import describe_run
-    from imageclf.pretrained import read_pretrained
+    from imageclf.data.prepared import load_class_names, load_split, split_digest
+    from imageclf.network.classifier import WHOLE, Description, save_classifier
+    from imageclf.network.pretrained import read_pretrained
+    from imageclf.tracking.live import describe_run
+    from imageclf.training.checkpoint import Checkpoints
+    from imageclf.training.fingerprint import fingerprint
 
     classifier, training = fresh_training(params, runtime.device, group)
     class_names, stats = load_class_names(PREPARED), read_json(PREPARED / "stats.json")
@@ -155,9 +155,9 @@ def resume(training: "Training", checkpoints: "Checkpoints") -> None:
 
 def look(training: "Training", live: "LiveRun", class_names: list[str]) -> None:
     """Before a long training, look whether it can work at all, and show its first batch."""
-    from imageclf.datasets import load_split
-    from imageclf.preview import SEEN, preview
-    from imageclf.sanity import check
+    from imageclf.data.prepared import load_split
+    from imageclf.training.preview import SEEN, preview
+    from imageclf.training.sanity import check
 
     for warning in check(training):
         click.secho(f"warning: {warning}", fg="red", bold=True, err=True)
@@ -167,8 +167,8 @@ def look(training: "Training", live: "LiveRun", class_names: list[str]) -> None:
 
 def train(training: "Training", checkpoints: "Checkpoints", live: "LiveRun") -> None:
     """Run the training to its end, reporting on the way."""
-    from imageclf.display import training_display
-    from imageclf.sanity import ChanceWatch
+    from imageclf.training.display import training_display
+    from imageclf.training.sanity import ChanceWatch
 
     watch = ChanceWatch(training)
     with training_display(training) as display:

@@ -5,9 +5,9 @@ from rich.console import Console
 
 from command import stage
 from imageclf.files import UserError, atomic_folder, read_json, write_json
-from imageclf.folder import AUDIT, AUDIT_PAGE, PREPARED, RAW
 from imageclf.params import Params
-from imageclf.workers import mapping, prepare_workers
+from imageclf.project.folder import AUDIT, AUDIT_PAGE, PREPARED, RAW
+from imageclf.system.workers import mapping, prepare_workers
 
 
 @stage
@@ -15,13 +15,15 @@ def main(params: Params) -> None:
     """Pack images into uint8 arrays, draw the splits, and audit the data."""
     are_files = params.data.name == "image_folder"
     if are_files:
-        prepare_workers("command", "imageclf.packing")  # a worker runs this script's imports too
+        prepare_workers(
+            "command", "imageclf.preparation.dealing"
+        )  # a worker runs this script's imports too
 
-    from imageclf.audit import audit, passed_limit, remarks
-    from imageclf.audit_report import write_audit_report
-    from imageclf.blocks import clear_blocks
-    from imageclf.datasets import SPLITS, load_class_names
-    from imageclf.preparation import BLOCKS, prepare
+    from imageclf.data.prepared import SPLITS, load_class_names
+    from imageclf.preparation.audit import audit, passed_limit, remarks
+    from imageclf.preparation.audit_page import write_audit_report
+    from imageclf.preparation.blocks import clear_blocks
+    from imageclf.preparation.prepare import BLOCKS, prepare
 
     source = read_json(RAW / "source.json")
     console = Console(soft_wrap=True, highlight=False)

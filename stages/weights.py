@@ -4,16 +4,17 @@ import click
 from rich.console import Console
 
 from command import stage
-from imageclf.folder import PRETRAINED
 from imageclf.params import Params
-from imageclf.weights import fetch_weights
+from imageclf.project.folder import PRETRAINED
+from imageclf.sources.weights import fetch_weights
+from imageclf.tracking.queries import download_classifier
 
 
 @stage
 def main(params: Params) -> None:
     """Bring the weights that the training begins with, checked; nothing where it draws its own."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    pretrained = fetch_weights(params.model, PRETRAINED, console)
+    pretrained = fetch_weights(params.model, PRETRAINED, console, download_classifier)
     if pretrained is None:
         click.echo("model.weights: none, so they are drawn at random")
         return

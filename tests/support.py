@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imageclf.datasets import (
+from imageclf.data.prepared import (
     Labels,
     Pixels,
     Split,
@@ -15,8 +15,8 @@ from imageclf.datasets import (
     load_split,
     shards_folder,
 )
+from imageclf.data.shards import to_jpeg, write_shards
 from imageclf.params import Params, check_params, read_yaml
-from imageclf.shards import to_jpeg, write_shards
 
 ROOT = Path(__file__).parent.parent
 

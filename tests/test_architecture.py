@@ -1,7 +1,9 @@
 """The house rules that code cannot state: who imports whom, and what each stage depends on."""
 
 import ast
+import re
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -11,78 +13,64 @@ from imageclf.params import known_keys, read_yaml
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "src/imageclf"
+TEMPLATE = re.compile(r"\w+\.html\.j2")
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
-# Imports run one way: a module may import its own layer and those before it.
-LAYERS = [
-    {
-        "files",
-        "machine",
-        "params",
-        "runtime",
-        "layout",
-        "images",
-        "guard",
-        "page",
-        "progress",
-        "folder",
-        "git",
-    },
-    {"augment", "initialization", "losses", "optimization", "checkpoint", "group"},
-    {
-        "models",
-        "datasets",
-        "shards",
-        "sources",
-        "download",
-        "debian",
-        "fingerprint",
-        "lock",
-        "dvc",
-        "origin",
-        "processes",
-        "server",
-    },
-    {"archives", "workers", "duplicates", "splitting", "audit"},
-    {"image_folder", "blocks"},
-    {"packing", "idx"},
-    {"preparation", "audit_report", "feeding"},
-    {"classifier", "embedding"},
-    {"pretrained"},
-    {"training", "prediction", "promotion", "recipes", "journal", "preview", "refs"},
-    {
-        "evaluation",
-        "exporting",
-        "plots",
-        "live",
-        "sanity",
-        "store",
-        "prediction_files",
-        "lease",
-    },
-    {"report", "display", "tracking", "snapshots", "suspects", "sharing"},
-    {"suspects_report"},
-    {"registry", "runner"},
-    {"publication"},
-    {"syncing", "lookup"},
-    {"lineage", "weights"},
-    {"tracing", "rebuilding"},
-    {"commands"},
-    {"cli"},
+# From the ground up: a wing imports only wings below it.
+FLOORS = [
+    "ground",
+    "system",
+    "drawing",
+    "project",
+    "data",
+    "network",
+    "inference",
+    "sources",
+    "preparation",
+    "training",
+    "tracking",
+    "evaluation",
+    "team",
+    "lineage",
+    "commands",
+    "cli",
 ]
-TEMPLATES = {
-    LIBRARY / "page.py": "page.html.j2",
-    LIBRARY / "report.py": "report.html.j2",
-    LIBRARY / "audit_report.py": "audit.html.j2",
-    LIBRARY / "suspects_report.py": "suspects.html.j2",
+GROUND = {"files", "params", "recipes"}
+# Packages, and the only wings or modules that may import them.
+DOORS = {
+    "click": {"cli", "commands"},
+    "mlflow": {"tracking/connection", "tracking/runs", "tracking/registry"},
+    "dvc": set(),
+    "torch": {
+        "network",
+        "training",
+        "data/batches",
+        "inference/export",
+        "evaluation/metrics",
+        "evaluation/suspects",
+    },
 }
-ONLY_IN = {"click": {"cli", "commands"}, "mlflow": {"store", "tracking", "registry"}, "dvc": set()}
 
 
 @cache
 def imported(path: Path) -> frozenset[str]:
-    """Every module that a file imports, at its top or inside a function."""
+    """Every module that a file imports, at its top, inside a function or for its types."""
+    return imports_of(ast.parse(path.read_text()))
+
+
+@cache
+def imported_when_run(path: Path) -> frozenset[str]:
+    """Those but for what it imports for its types alone."""
+
+    class WithoutTypes(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> ast.AST | None:
+            return None if ast.unparse(node.test) == "TYPE_CHECKING" else node
+
+    return imports_of(WithoutTypes().visit(ast.parse(path.read_text())))
+
+
+def imports_of(tree: ast.AST) -> frozenset[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -91,13 +79,13 @@ def imported(path: Path) -> frozenset[str]:
 
 
 def project_files(path: Path) -> set[Path]:
-    """The project's own files that ``path`` imports directly."""
-    candidates = {
-        LIBRARY / f"{name.removeprefix('imageclf.').replace('.', '/')}.py"
-        for name in imported(path)
-    }
-    candidates |= {ROOT / f"stages/{name}.py" for name in imported(path)}
-    return {file for file in candidates if file.exists()}
+    """The project's own files that ``path`` imports directly, and the templates that it names."""
+    places = [name.removeprefix("imageclf.").replace(".", "/") for name in imported(path)]
+    found = {LIBRARY / f"{place}.py" for place in places}
+    found |= {ROOT / f"stages/{place}.py" for place in places}
+    found |= {path.parent / name for name in TEMPLATE.findall(path.read_text())}
+    found |= {LIBRARY / "drawing/page.html.j2"} if path.name == "html.py" else set()
+    return {file for file in found if file.exists()}
 
 
 def needed(path: Path) -> set[str]:
@@ -107,9 +95,8 @@ def needed(path: Path) -> set[str]:
     while waiting:
         file = waiting.pop()
         found.add(file)
-        waiting |= project_files(file) - found
-    templates = {file.parent / template for file, template in TEMPLATES.items() if file in found}
-    return {str(file.relative_to(ROOT)) for file in found | templates}
+        waiting |= project_files(file) - found if file.suffix == ".py" else set()
+    return {str(file.relative_to(ROOT)) for file in found}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -129,18 +116,55 @@ def test_no_command_interpolates_a_parameter() -> None:
     }
 
 
-def module(path: Path) -> str:
-    """The name that LAYERS has for a file of the library: all commands are one."""
-    return path.stem if path.parent == LIBRARY else path.parent.name
+def wing(path: Path) -> str:
+    """The name that FLOORS has for a file of the library."""
+    place = path.relative_to(LIBRARY).parts[0]
+    name = place.removesuffix(".py")
+    return "ground" if name in GROUND else name
 
 
-@pytest.mark.parametrize("path", sorted(LIBRARY.rglob("[a-z]*.py")), ids=lambda path: path.stem)
-def test_imports_run_one_way(path: Path) -> None:
-    layer = next(i for i, names in enumerate(LAYERS) if module(path) in names)
-    allowed = set().union(*LAYERS[: layer + 1])
-    assert {module(file) for file in project_files(path)} <= allowed
-    packages = {name.split(".")[0] for name in imported(path)}
-    assert not {name for name in packages & set(ONLY_IN) if module(path) not in ONLY_IN[name]}
+MODULES = sorted(LIBRARY.rglob("[a-z]*.py"))
+
+
+def names(paths: Iterable[Path]) -> list[str]:
+    return [str(path.relative_to(LIBRARY).with_suffix("")) for path in paths]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+def test_a_wing_imports_only_wings_below_it(path: Path) -> None:
+    below = FLOORS[: FLOORS.index(wing(path)) + 1]
+    files = {file for file in project_files(path) if file.is_relative_to(LIBRARY)}
+    assert {wing(file) for file in files} <= set(below)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+def test_a_package_comes_in_by_its_own_doors(path: Path) -> None:
+    packages = {name.split(".")[0] for name in imported_when_run(path)}
+    place = str(path.relative_to(LIBRARY).with_suffix(""))
+    for package in packages & set(DOORS):
+        assert {place, wing(path)} & DOORS[package], f"{place} imports {package}"
+
+
+@pytest.mark.parametrize("path", sorted(LIBRARY.rglob("__init__.py")), ids=str)
+def test_a_package_file_holds_its_docstring_and_nothing_else(path: Path) -> None:
+    (only,) = ast.parse(path.read_text()).body
+    assert isinstance(only, ast.Expr)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    waiting = {path: project_files(path) & set(MODULES) - {path} for path in MODULES}
+    while free := {path for path, files in waiting.items() if not files & waiting.keys()}:
+        waiting = {path: files for path, files in waiting.items() if path not in free}
+    assert not names(waiting)
+
+
+def test_a_block_is_named_by_every_module_that_can_change_its_bytes() -> None:
+    from imageclf.preparation import blocks
+
+    no_byte = {"files", "params", "data/class_folders", "data/prepared", "system/progress"}
+    named = {name.removeprefix("imageclf.").replace(".", "/") for name in blocks.CODE}
+    used = {ROOT / path for path in needed(LIBRARY / "preparation/blocks.py")}
+    assert set(names(used)) == named | no_byte
 
 
 @pytest.mark.parametrize("stage", ["fetch", "transform", "weights", "embed"])

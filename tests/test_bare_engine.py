@@ -39,11 +39,11 @@ sys.meta_path[:] = [Absent()]
 import numpy
 import torch
 
-from imageclf.checkpoint import Checkpoints
-from imageclf.classifier import build_classifier
-from imageclf.datasets import Split
+from imageclf.training.checkpoint import Checkpoints
+from imageclf.network.classifier import build_classifier
+from imageclf.data.prepared import Split
 from imageclf.params import check_params
-from imageclf.training import Training
+from imageclf.training.loop import Training
 
 torch.set_num_threads(1)
 params = check_params(given["params"], "test")

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from imageclf.files import read_json
-from imageclf.folder import PREDICTIONS
+from imageclf.project.folder import PREDICTIONS
 from project import Project
 
 pytestmark = pytest.mark.slow

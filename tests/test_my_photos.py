@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from imageclf.datasets import load_split
+from imageclf.data.prepared import load_split
 from imageclf.files import read_json
 from project import STAGES, Project
 from support import ROOT

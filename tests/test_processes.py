@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imageclf.datasets import load_split
+from imageclf.data.prepared import load_split
 from imageclf.params import load_params
 from project import Project, kill
 from together import Job, carry_out, two_processes
@@ -27,7 +27,7 @@ ENVIRONMENT = ("env", "PYTHONPATH=src:stages")
 SABOTAGED = """
 import os, signal
 from imageclf.files import UserError
-from imageclf.training import Training
+from imageclf.training.loop import Training
 from train import main
 
 def step(self, *batch):
@@ -93,7 +93,7 @@ def workers(project: Project) -> list[int]:
             is_worker = any(each.startswith(b"RANK=") for each in variables)
             command = (process / "cmdline").read_bytes()
             here = (process / "cwd").readlink() == project.folder
-            if is_worker and here and b"imageclf.tracking" not in command:
+            if is_worker and here and b"imageclf.tracking.runs" not in command:
                 found.append(int(process.name))
     return sorted(found)
 

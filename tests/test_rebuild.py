@@ -13,7 +13,7 @@ from project import STAGES, Project, md5s
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-CHANGED = {"params.yaml", "src/imageclf/initialization.py"}
+CHANGED = {"params.yaml", "src/imageclf/network/initialization.py"}
 RECIPE = "recipes/mine.yaml"
 # What the change of the source does shows in the weights: without it, xavier_normal is the same.
 DRAWN = "nn.init.xavier_normal_(weight)"
@@ -25,7 +25,7 @@ def queued(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Project:
     project = Project(tmp_path_factory.mktemp("lineage") / "project")
     shutil.copy(migrated, project.folder)
     project.set("model.init", "xavier_normal")
-    source = project.folder / "src/imageclf/initialization.py"
+    source = project.folder / "src/imageclf/network/initialization.py"
     source.write_text(source.read_text().replace(DRAWN, f"{DRAWN[:-1]}, gain=0.5)"))
     (project.folder / RECIPE).write_text("# Mine\nmodel:\n  init: xavier_normal\n")
     rate = ("-S", "train.learning_rate=0.005")
@@ -94,7 +94,7 @@ def test_a_version_is_rebuilt_byte_by_byte(
 
 
 def test_a_training_that_draws_from_chance_is_not_the_same(queued: Project, tmp_path: Path) -> None:
-    source = queued.folder / "src/imageclf/initialization.py"
+    source = queued.folder / "src/imageclf/network/initialization.py"
     source.write_text(
         source.read_text().replace(
             "    for layer in", "    import torch\n\n    torch.seed()\n    for layer in"

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from imageclf.files import UserError, read_json
-from imageclf.server import postgres_programs
+from imageclf.team.tracking_server import postgres_programs
 from ports import unused_port
 from project import Project
 

@@ -12,10 +12,10 @@ import pytest
 import requests
 
 from imageclf.files import sha256_file
-from imageclf.live import describe_run
-from imageclf.promotion import Candidate, Identity
-from imageclf.registry import Model, register
-from imageclf.tracking import synchronise
+from imageclf.tracking.gate import Candidate, Identity
+from imageclf.tracking.live import describe_run
+from imageclf.tracking.registry import Model, register
+from imageclf.tracking.runs import synchronise
 from support import make_params
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (5, 8, 8)).astype(np.uint8)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imageclf.files import sha256_file
-from imageclf.journal import Journal
+from imageclf.tracking.journal import Journal
 from project import Project
 
 SHOWN = (

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from imageclf.classifier import load_classifier
 from imageclf.files import read_json, sha256_file
+from imageclf.network.classifier import load_classifier
 from project import STAGES, Project
 from support import ROOT, changed
 

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from imageclf.datasets import SPLITS, load_split, split_digest
+from imageclf.data.prepared import SPLITS, load_split, split_digest
 from imageclf.files import read_json, sha256_file
 from project import Project
 from support import ROOT, changed, photograph, save_photographs

@@ -14,8 +14,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from imageclf.live import End, Metrics, describe_run
-from imageclf.tracking import report
+from imageclf.tracking.live import End, Metrics, describe_run
+from imageclf.tracking.runs import report
 from support import make_params
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

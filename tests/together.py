@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from imageclf.classifier import build_classifier
-from imageclf.datasets import Split, pixel_stats
+from imageclf.data.prepared import Split, pixel_stats
 from imageclf.files import UserError
-from imageclf.group import Group
+from imageclf.network.classifier import build_classifier
 from imageclf.params import Params
-from imageclf.training import Training
+from imageclf.training.batch_sharing import Group
+from imageclf.training.loop import Training
 from support import learnable_split
 
 PROCESSES = 2

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from imageclf.commands import examples
+from imageclf.commands.common import examples
 from imageclf.commands.predict import predict
 from imageclf.commands.promote import promote
 from imageclf.commands.rebuild import rebuild
@@ -19,7 +19,7 @@ from imageclf.commands.sync import sync
 from imageclf.commands.trace import trace
 from imageclf.commands.use import use
 from imageclf.files import UserError, file_errors_told
-from imageclf.machine import collect_garbage_rarely
+from imageclf.system.machine import collect_garbage_rarely
 
 
 class _Commands(click.Group):

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from imageclf.audit import audit, passed_limit, remarks, too_many
+from imageclf.preparation.audit import audit, passed_limit, remarks, too_many
 from support import make_params
 
 COLUMNS = ["name", "split", "class", "pixels_sha256", "same_as", "verdict", "note"]

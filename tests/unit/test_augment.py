@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 import torch
 
-from imageclf import augment as augmentation
-from imageclf.augment import Draws, seed_step
 from imageclf.params import Augment
+from imageclf.training import augment as augmentation
+from imageclf.training.augment import Draws, seed_step
 from support import make_params
 
 

@@ -6,8 +6,8 @@ from typing import BinaryIO
 import pytest
 import torch
 
-from imageclf.checkpoint import Checkpoints
 from imageclf.files import UserError, file_errors_told
+from imageclf.training.checkpoint import Checkpoints
 
 MINE, OTHER = "a" * 64, "b" * 64
 
@@ -53,7 +53,7 @@ def test_a_full_disk_is_told_and_leaves_the_last_whole_one(
         with Path("/dev/full").open("wb") as file:
             yield file
 
-    monkeypatch.setattr("imageclf.checkpoint.atomic_writer", full_disk)
+    monkeypatch.setattr("imageclf.training.checkpoint.atomic_writer", full_disk)
     with pytest.raises(UserError, match="the disk is full"), file_errors_told():
         checkpoints.save({"weights": torch.zeros(1_000_000)})
     assert checkpoints.load() == {"epoch": 1}

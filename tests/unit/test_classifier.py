@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from imageclf.classifier import (
+from imageclf.files import UserError, read_json, write_json
+from imageclf.network.classifier import (
     WHOLE,
     Classifier,
     Description,
@@ -12,7 +13,6 @@ from imageclf.classifier import (
     load_classifier,
     save_classifier,
 )
-from imageclf.files import UserError, read_json, write_json
 from support import make_params
 
 STATS = {"mean": [0.3], "std": [0.2]}

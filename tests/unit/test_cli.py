@@ -15,9 +15,9 @@ from PIL import Image
 
 from imageclf.cli import main
 from imageclf.commands.predict import FIGURE_ROWS
+from imageclf.drawing.plots import image_with_probabilities
+from imageclf.inference.prediction import likeliest, load_exported
 from imageclf.params import load_params
-from imageclf.plots import image_with_probabilities
-from imageclf.prediction import likeliest, load_exported
 from support import ROOT, learnable_split
 
 BIN = Path(sys.executable).parent

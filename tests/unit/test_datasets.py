@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imageclf.datasets import load_split, pixel_stats, split_digest
+from imageclf.data.prepared import load_split, pixel_stats, split_digest
 from imageclf.files import UserError
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from imageclf import debian
-from imageclf.debian import unpack_package
-from imageclf.download import UnavailableError
+from imageclf.sources import debian
+from imageclf.sources.debian import unpack_package
+from imageclf.sources.download import UnavailableError
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("apt-get") and shutil.which("dpkg-deb")), reason="apt-get is not here"

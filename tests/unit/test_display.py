@@ -1,8 +1,8 @@
 import pytest
 from test_training import small, training
 
-from imageclf.display import training_display
-from imageclf.training import EpochResult
+from imageclf.training.display import training_display
+from imageclf.training.loop import EpochResult
 
 
 def test_without_a_terminal_there_is_one_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,8 @@ from hashlib import sha256
 import pytest
 from rich.console import Console
 
-from imageclf import download as module
-from imageclf.download import NotFoundError, UnavailableError, download
+from imageclf.sources import download as module
+from imageclf.sources.download import NotFoundError, UnavailableError, download
 from webserver import Cut, Hold, Status, Trickle, running_server
 
 BODY = bytes(range(256)) * 1000

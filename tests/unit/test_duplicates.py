@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from imageclf import duplicates
-from imageclf.duplicates import joined, near_pairs, perceptual_hash, same_images, thumbnail
+from imageclf.preparation import duplicates
+from imageclf.preparation.duplicates import (
+    joined,
+    near_pairs,
+    perceptual_hash,
+    same_images,
+    thumbnail,
+)
 from support import ROOT, photograph
 
 SHARED = ROOT / "../shared/data"

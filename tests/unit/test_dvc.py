@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from imageclf import dvc as dvc_module
-from imageclf.dvc import dvc, has_remotes, laid_out, missing, missing_on_remote, read_outs
 from imageclf.files import UserError
-from imageclf.lock import Out, bare_pipeline, lacks, recorded_outs, recorded_sources
+from imageclf.project import dvc as dvc_module
+from imageclf.project.dvc import dvc, has_remotes, laid_out, missing, missing_on_remote, read_outs
+from imageclf.project.lock import Out, bare_pipeline, lacks, recorded_outs, recorded_sources
 
 FILE = "figures.json"
 PIPELINE = {

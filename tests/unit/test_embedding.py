@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from imageclf import classifier as module
-from imageclf.classifier import build_classifier
-from imageclf.datasets import load_features
-from imageclf.embedding import write_features, write_no_features
+from imageclf.data.prepared import load_features
 from imageclf.files import UserError
+from imageclf.network import classifier as module
+from imageclf.network.classifier import build_classifier
+from imageclf.training.features import write_features, write_no_features
 from support import learnable_split, make_params
 
 SPLIT = learnable_split(50, seed=0, side=28)

@@ -6,12 +6,12 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from imageclf.classifier import build_classifier
-from imageclf.datasets import Split, pixel_stats
-from imageclf.losses import build_loss, image_count
-from imageclf.models import ARCHITECTURES
+from imageclf.data.prepared import Split, pixel_stats
+from imageclf.network.architectures import ARCHITECTURES
+from imageclf.network.classifier import build_classifier
 from imageclf.params import OUTPUT_OF_LOSS, Model, Train
-from imageclf.training import EpochResult, Training, measure
+from imageclf.training.loop import EpochResult, Training, measure
+from imageclf.training.losses import build_loss, image_count
 from support import learnable_split, make_params
 
 CLASSES = 4

@@ -5,9 +5,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 from sklearn.metrics import confusion_matrix as reference_confusion
 
-from imageclf.classifier import Classifier
-from imageclf.datasets import Split
-from imageclf.evaluation import (
+from imageclf.data.prepared import Split
+from imageclf.evaluation.metrics import (
     Predictions,
     confusion_matrix,
     metrics,
@@ -16,6 +15,7 @@ from imageclf.evaluation import (
     predictions_table,
     worst_first,
 )
+from imageclf.network.classifier import Classifier
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_classifier import STATS, description
 
-from imageclf.classifier import Classifier, Description, build_classifier
-from imageclf.exporting import export, parity
 from imageclf.files import UserError, sha256_file
+from imageclf.inference.export import export, parity
+from imageclf.network.classifier import Classifier, Description, build_classifier
 from support import make_params
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 28, 28)).astype(np.uint8)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from imageclf.augment import epoch_order
-from imageclf.classifier import build_classifier
-from imageclf.datasets import Split, pixel_stats
-from imageclf.evaluation import predict
-from imageclf.feeding import feeds, in_turn
+from imageclf.data.batches import feeds, in_turn
+from imageclf.data.prepared import Split, pixel_stats
+from imageclf.evaluation.metrics import predict
 from imageclf.files import UserError
-from imageclf.training import Training
+from imageclf.network.classifier import build_classifier
+from imageclf.training.augment import epoch_order
+from imageclf.training.loop import Training
 from support import learnable_split, make_params, sharded
 
 CPU = torch.device("cpu")

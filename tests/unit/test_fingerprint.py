@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from imageclf.files import UserError
-from imageclf.fingerprint import fingerprint
+from imageclf.training.fingerprint import fingerprint
 from support import make_params
 
 PIPELINE = """

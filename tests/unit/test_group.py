@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from imageclf.group import Group
 from imageclf.params import Params
+from imageclf.training.batch_sharing import Group
 from support import make_params
 from together import Pair, carry_out, job, two_processes
 

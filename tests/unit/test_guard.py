@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imageclf.guard import guarded
+from imageclf.system.child import guarded
 
 # A program with a child, that says the number of both.
 WITH_CHILD = "sleep 100 & echo $$ $!; wait"
@@ -16,7 +16,7 @@ STUBBORN = "trap '' INT; echo $$; while :; do sleep 1; done"
 GUARDED = """
 import subprocess
 import sys
-from imageclf.guard import guarded
+from imageclf.system.child import guarded
 
 with guarded(["sh", "-c", sys.argv[1]], stdout=subprocess.PIPE) as process:
     print(process.stdout.readline().decode(), flush=True)
@@ -61,7 +61,7 @@ def test_one_that_ends_by_itself_keeps_its_code() -> None:
 
 
 def test_a_stubborn_one_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imageclf.guard.STOP_S", 0.2)
+    monkeypatch.setattr("imageclf.system.child.STOP_S", 0.2)
     with guarded(["sh", "-c", STUBBORN], stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()

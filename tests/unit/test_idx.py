@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from imageclf.files import UserError
-from imageclf.idx import read_idx
+from imageclf.preparation.idx import read_idx
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from imageclf import archives, download
-from imageclf.archives import read_tar
+from imageclf.data import archives
+from imageclf.data.archives import read_tar
 from imageclf.files import UserError
-from imageclf.image_folder import fetch_images
+from imageclf.sources import download
+from imageclf.sources.image_folder import fetch_images
 from support import save_photographs
 from webserver import Cut, Status, running_server
 

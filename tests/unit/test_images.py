@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from imageclf.images import (
+from imageclf.data.decoding import (
     MAX_PIXELS,
     Fit,
     ImageError,

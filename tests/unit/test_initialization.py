@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from imageclf.initialization import INITIALIZERS, initialize
+from imageclf.network.initialization import INITIALIZERS, initialize
 from support import make_params
 
 INPUTS, OUTPUTS = 400, 300

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imageclf.journal import (
+from imageclf.tracking.journal import (
     End,
     Journal,
     Metrics,

@@ -1,7 +1,6 @@
 import pytest
 
-from imageclf.files import UserError
-from imageclf.layout import (
+from imageclf.data.class_folders import (
     Place,
     arrange,
     check_for_empty_classes,
@@ -9,6 +8,7 @@ from imageclf.layout import (
     is_image,
     wrapper,
 )
+from imageclf.files import UserError
 
 
 @pytest.mark.parametrize(

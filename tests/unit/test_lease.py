@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from imageclf import refs
-from imageclf.git import GitError
-from imageclf.lease import LEASES, Lease, LeaseLostError
+from imageclf.project.git import GitError
+from imageclf.team import remote_refs as refs
+from imageclf.team.lease import LEASES, Lease, LeaseLostError
 
 NAME = "a" * 64
 LONG_S = 600.0  # nobody waits as long here
@@ -77,7 +77,7 @@ def test_who_lives_keeps_it(clones: list[Path], monkeypatch: pytest.MonkeyPatch)
             with Lease(NAME, 1.5, lambda _: None):
                 stop.set()
 
-        monkeypatch.setattr("imageclf.lease._identity", lambda: "another clone")
+        monkeypatch.setattr("imageclf.team.lease._identity", lambda: "another clone")
         waiting = threading.Thread(target=wait)
         waiting.start()
         deadline = time.monotonic() + 4
@@ -120,7 +120,7 @@ def test_a_sign_of_life_that_arrives_late_is_still_ours(
 
     with Lease(NAME, LONG_S, no_words) as lease:
         with monkeypatch.context() as patch:
-            patch.setattr("imageclf.lease.change", swallowed)
+            patch.setattr("imageclf.team.lease.change", swallowed)
             lease.beat()
         refs.change(*late[0])
         lease.beat()

@@ -10,10 +10,10 @@ from test_registry import Registry
 from test_tracking import FINGERPRINT, described
 
 from imageclf.files import UserError, write_json
-from imageclf.journal import Journal
-from imageclf.lineage import find, fingerprint_of
-from imageclf.live import File
-from imageclf.origin import record_source
+from imageclf.lineage.find import find, fingerprint_of
+from imageclf.tracking.journal import Journal
+from imageclf.tracking.live import File
+from imageclf.tracking.provenance import record_source
 from support import ROOT
 
 LOCK = json.dumps({"stages": {"train": {"cmd": "true", "outs": [{"path": "a", "md5": "1" * 32}]}}})
@@ -123,7 +123,7 @@ def git(*arguments: str) -> None:
 @pytest.fixture
 def repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A git repository with one commit; files of more than 100 bytes are left out of patches."""
-    monkeypatch.setattr("imageclf.origin.MOST_UNTRACKED", 100)
+    monkeypatch.setattr("imageclf.tracking.provenance.MOST_UNTRACKED", 100)
     Path(".gitignore").write_text("mlflow*\n.imageclf\n")
     Path("source.py").write_text("1\n")
     git("init", "--quiet")

@@ -14,9 +14,10 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from imageclf import live
+from imageclf.drawing.plots import pairs, save_figure
 from imageclf.files import UserError
-from imageclf.journal import (
+from imageclf.tracking import live
+from imageclf.tracking.journal import (
     End,
     FirstBatch,
     Journal,
@@ -25,10 +26,9 @@ from imageclf.journal import (
     RunDescription,
     trained_here,
 )
-from imageclf.live import LiveRun, arriving, describe_run, follow
-from imageclf.origin import machine_tags
-from imageclf.plots import pairs, save_figure
-from imageclf.preview import preview
+from imageclf.tracking.live import LiveRun, arriving, describe_run, follow
+from imageclf.tracking.provenance import machine_tags
+from imageclf.training.preview import preview
 from support import ROOT, learnable_split, make_params
 from webserver import Status, running_server
 
@@ -128,7 +128,7 @@ def train_badly(script: str, environment: dict[str, str]) -> subprocess.Popen[st
     start = (
         "import time, torch\n"
         "from test_live import CPU, FIGURES, described\n"
-        "from imageclf.live import LiveRun\n"
+        "from imageclf.tracking.live import LiveRun\n"
         "with LiveRun() as reporting:\n"
         "    reporting.begin(described(), CPU, 0)\n"
         "    reporting.log_epoch(1, FIGURES)\n"

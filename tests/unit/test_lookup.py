@@ -5,9 +5,9 @@ from test_registry import Registry
 from test_tracking import FINGERPRINT, described
 
 from imageclf.files import UserError, sha256_file, write_text
-from imageclf.live import File
-from imageclf.lookup import download_classifier, find_runs, find_version
-from imageclf.store import TrackingError
+from imageclf.tracking.connection import TrackingError
+from imageclf.tracking.live import File
+from imageclf.tracking.queries import download_classifier, find_runs, find_version
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
-from imageclf.losses import LossFunction, build_loss
+from imageclf.training.losses import LossFunction, build_loss
 from support import make_params
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])

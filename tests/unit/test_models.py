@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from imageclf.models import Network, build_network
+from imageclf.network.architectures import Network, build_network
 from support import make_params
 
 LOSS = {"log_softmax": "nll", "logits": "cross_entropy", "softmax": "mse"}

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from imageclf.optimization import build_optimizer, learning_rate, weight_average
 from imageclf.params import Train
+from imageclf.training.optimization import build_optimizer, learning_rate, weight_average
 from support import make_params
 
 

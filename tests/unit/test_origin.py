@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from imageclf import origin
-from imageclf.origin import machine_tags, record_source
+from imageclf.tracking import provenance as origin
+from imageclf.tracking.provenance import machine_tags, record_source
 
 PATCH = Path("kept/changes.patch")
 

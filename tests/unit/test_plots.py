@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from imageclf import plots
+from imageclf.drawing import plots
 
 
 def test_loss_curves_hold_train_and_val_in_one_plot() -> None:

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from PIL import Image
 
+from imageclf.data.decoding import ImageError, Pixels
 from imageclf.files import UserError
-from imageclf.images import ImageError, Pixels
-from imageclf.prediction import (
+from imageclf.inference.prediction import (
     BATCH,
     DECODED_AHEAD,
     ExportedClassifier,
@@ -154,7 +154,8 @@ def test_a_model_that_does_not_say_what_it_is_is_refused(
 def test_predicting_loads_neither_pytorch_nor_mlflow(onnx_file: Path, tmp_path: Path) -> None:
     (path,), _ = write_images(tmp_path, 1)
     script = (
-        "import sys; from pathlib import Path; from imageclf.prediction import load_exported\n"
+        "import sys; from pathlib import Path\n"
+        "from imageclf.inference.prediction import load_exported\n"
         "list(load_exported(Path(sys.argv[1])).predict([Path(sys.argv[2])]))\n"
         "print(sorted({'torch', 'mlflow', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )

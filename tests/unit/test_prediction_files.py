@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from imageclf import prediction_files
 from imageclf.files import UserError
-from imageclf.prediction import Prediction
-from imageclf.prediction_files import check_kind, predictions_file
+from imageclf.inference import outputs as prediction_files
+from imageclf.inference.outputs import check_kind, predictions_file
+from imageclf.inference.prediction import Prediction
 
 NAMES = ["cat", "dog, brown", "猫"]
 COLUMNS = ["image", "class", "probability", "p_cat", "p_dog, brown", "p_猫"]

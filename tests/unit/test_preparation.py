@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from imageclf.blocks import Map
-from imageclf.datasets import SPLITS, load_class_names, load_split, split_digest
+from imageclf.data.decoding import decode
+from imageclf.data.prepared import SPLITS, load_class_names, load_split, split_digest
+from imageclf.data.shards import JpegImages
 from imageclf.files import UserError, read_json
-from imageclf.idx import read_idx
-from imageclf.image_folder import fetch_images
-from imageclf.images import decode
-from imageclf.preparation import BLOCKS, prepare
-from imageclf.shards import JpegImages
-from imageclf.splitting import origins
-from imageclf.workers import start_workers
+from imageclf.preparation.blocks import Map
+from imageclf.preparation.idx import read_idx
+from imageclf.preparation.prepare import BLOCKS, prepare
+from imageclf.preparation.splitting import origins
+from imageclf.sources.image_folder import fetch_images
+from imageclf.system.workers import start_workers
 from support import make_params, photograph, save_photographs, write_idx
 
 QUIET = Console(file=io.StringIO())
@@ -178,7 +178,7 @@ def test_the_number_of_workers_and_of_blocks_changes_no_byte(
     (photos / "cat/03.png").write_bytes(b"no image")
     settings = {"transform__packed_limit_gb": limit}
     alone, _ = prepared_photos(photos, "alone", **settings)
-    monkeypatch.setattr("imageclf.blocks.MOST_IMAGES", 3)
+    monkeypatch.setattr("imageclf.preparation.blocks.MOST_IMAGES", 3)
     with start_workers(3) as pool:
         three, _ = prepared_photos(photos, "three", mapped=pool.map, **settings)
     assert contents(alone) == contents(three)
@@ -313,7 +313,7 @@ def blocks_of(photos: Path) -> Path:
 def test_blocks_that_are_there_and_whole_are_not_made_again(
     photos: Path, monkeypatch: pytest.MonkeyPatch, limit: float
 ) -> None:
-    monkeypatch.setattr("imageclf.blocks.MOST_IMAGES", 10)
+    monkeypatch.setattr("imageclf.preparation.blocks.MOST_IMAGES", 10)
     (photos / "cat/03.png").write_bytes(b"no image")
     expected, _ = prepared_photos(photos, "whole", transform__packed_limit_gb=limit)
     names = [f"{number:06}" for number in range(4)]

@@ -5,10 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from imageclf.classifier import Classifier, build_classifier
 from imageclf.files import UserError
-from imageclf.params import Params
-from imageclf.pretrained import (
+from imageclf.network.classifier import Classifier, build_classifier
+from imageclf.network.pretrained import (
     Pretrained,
     architecture,
     begin_classifier,
@@ -16,6 +15,7 @@ from imageclf.pretrained import (
     read_pretrained,
     write_pretrained,
 )
+from imageclf.params import Params
 from support import make_params
 
 STATS = {"mean": [0.3], "std": [0.2]}

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from imageclf.augment import epoch_order
-from imageclf.datasets import Split
-from imageclf.preview import preview
+from imageclf.data.prepared import Split
+from imageclf.training.augment import epoch_order
+from imageclf.training.preview import preview
 from support import learnable_split, make_params
 
 

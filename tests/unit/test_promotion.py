@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imageclf.files import UserError
-from imageclf.promotion import (
+from imageclf.tracking.gate import (
     Candidate,
     Champion,
     Identity,

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from imageclf import dvc as dvc_module
 from imageclf.commands.rebuild import verdict
-from imageclf.dvc import dvc
 from imageclf.files import UserError
-from imageclf.journal import Journal, Record, RunDescription
-from imageclf.lineage import Lineage
-from imageclf.lock import Out
-from imageclf.origin import record_source
-from imageclf.rebuilding import Rebuilt, Result, other_sources, prepare, rebuild
+from imageclf.lineage.find import Lineage
+from imageclf.lineage.rebuild import Rebuilt, Result, other_sources, prepare, rebuild
+from imageclf.project import dvc as dvc_module
+from imageclf.project.dvc import dvc
+from imageclf.project.lock import Out
+from imageclf.tracking.journal import Journal, Record, RunDescription
+from imageclf.tracking.provenance import record_source
 
 FINGERPRINT = "f" * 64
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from clones import git
-from imageclf import refs
-from imageclf.git import GitError
+from imageclf.project.git import GitError
+from imageclf.team import remote_refs as refs
 
 REF = "refs/imageclf/things/1"
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from test_tracking import DIGESTS, FINGERPRINT, Project, described
 
 from imageclf.files import sha256_file, write_text
-from imageclf.journal import LATEST, End, Journal, Metrics
+from imageclf.tracking.journal import LATEST, End, Journal, Metrics
 from register import main
 from support import ROOT
 

@@ -12,12 +12,12 @@ from click.testing import CliRunner, Result
 from mlflow.exceptions import MlflowException
 from test_tracking import DIGESTS, FINGERPRINT, Project, described
 
-from imageclf import registry
 from imageclf.cli import main
 from imageclf.files import UserError, sha256_file
-from imageclf.live import File
-from imageclf.promotion import Identity, read_candidate
-from imageclf.registry import Model, Registration, downloaded_model, register
+from imageclf.tracking import registry
+from imageclf.tracking.gate import Identity, read_candidate
+from imageclf.tracking.live import File
+from imageclf.tracking.registry import Model, Registration, downloaded_model, register
 
 IMAGES = 100
 

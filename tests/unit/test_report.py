@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from test_classifier import STATS, description
 
-from imageclf.classifier import build_classifier
-from imageclf.evaluation import Predictions, metrics
-from imageclf.report import draw_training, warnings, write_report
+from imageclf.evaluation.metrics import Predictions, metrics
+from imageclf.evaluation.report import draw_training, warnings, write_report
+from imageclf.network.classifier import build_classifier
 from support import learnable_split, make_params
 
 

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from clones import git
-from imageclf import refs, runner
 from imageclf.files import UserError
+from imageclf.team import remote_refs as refs
+from imageclf.team import runner
 
 
 def said() -> tuple[list[str], "runner.Tell"]:

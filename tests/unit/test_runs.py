@@ -4,9 +4,9 @@ from click.testing import CliRunner
 
 from imageclf.cli import main
 from imageclf.commands.runs import run_table
-from imageclf.journal import End, Metrics, RunDescription
-from imageclf.lookup import RunSummary
-from imageclf.tracking import report
+from imageclf.tracking.journal import End, Metrics, RunDescription
+from imageclf.tracking.queries import RunSummary
+from imageclf.tracking.runs import report
 
 DAY = 86_400_000
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from imageclf.files import UserError
-from imageclf.processes import processes_to_start
-from imageclf.runtime import Place, place, prepare_runtime
+from imageclf.training.device import Place, place, prepare_runtime
+from imageclf.training.torchrun import processes_to_start
 from support import make_params
 
 # What torchrun tells the second of four processes, on the second of two machines.

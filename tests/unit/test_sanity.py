@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from test_training import TRAIN, VAL, fresh, small, training
 
-from imageclf import sanity
-from imageclf.datasets import Split
-from imageclf.sanity import ChanceWatch, check
-from imageclf.training import EpochResult, Position, Training
+from imageclf.data.prepared import Split
+from imageclf.training import sanity
+from imageclf.training.loop import EpochResult, Position, Training
+from imageclf.training.sanity import ChanceWatch, check
 
 
 def test_a_sound_training_gets_no_warning() -> None:

@@ -6,9 +6,9 @@ import pytest
 from filelock import FileLock
 
 import webserver
-from imageclf import server
 from imageclf.files import UserError, write_json
-from imageclf.server import running_server
+from imageclf.team import tracking_server as server
+from imageclf.team.tracking_server import running_server
 
 
 def start(root: Path, port: int, backend: server.Backend = "sqlite") -> str:

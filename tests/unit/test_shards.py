@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imageclf.datasets import Labels, Pixels, load_split
+from imageclf.data.prepared import Labels, Pixels, load_split
+from imageclf.data.shards import JpegImages, from_jpeg, shard_path, to_jpeg, write_shards
 from imageclf.files import UserError
-from imageclf.shards import JpegImages, from_jpeg, shard_path, to_jpeg, write_shards
 from support import photograph, sharded
 
 
@@ -37,7 +37,7 @@ def test_any_key_gives_what_an_array_would(tmp_path: Path, key: Any, mode: str) 
 
 def test_shards_are_bounded_and_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = [bytes([number]) * 40 for number in range(5)]
-    monkeypatch.setattr("imageclf.shards.SHARD", 100)
+    monkeypatch.setattr("imageclf.data.shards.SHARD", 100)
     write_shards(contents, tmp_path)
     assert [shard_path(tmp_path, number).stat().st_size for number in range(3)] == [80, 80, 40]
     index = np.load(tmp_path / "index.npy").tolist()

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from imageclf import refs
-from imageclf.journal import End, Journal, Metrics, RunDescription
-from imageclf.sharing import JOURNALS, fetch_journals, push_journals
+from imageclf.team import remote_refs as refs
+from imageclf.team.sharing import JOURNALS, fetch_journals, push_journals
+from imageclf.tracking.journal import End, Journal, Metrics, RunDescription
 
 FINGERPRINT = "f" * 64
 DESCRIPTION = RunDescription(

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from imageclf.files import UserError
-from imageclf.journal import Journal, RunDescription
-from imageclf.snapshots import LOCK, PARAMS, Snapshot, pipeline_files, snapshots
+from imageclf.lineage.snapshots import LOCK, PARAMS, Snapshot, pipeline_files, snapshots
+from imageclf.tracking.journal import Journal, RunDescription
 
 LOCK_TEXT = """schema: '2.0'
 stages:

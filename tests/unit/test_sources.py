@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from imageclf import download, sources
 from imageclf.files import UserError
-from imageclf.idx import read_idx
-from imageclf.sources import DataSet, DebianPackage, RawFile, fetch
+from imageclf.preparation.idx import read_idx
+from imageclf.sources import catalog as sources
+from imageclf.sources import download
+from imageclf.sources.catalog import DataSet, DebianPackage, RawFile, fetch
 from support import ROOT
 from webserver import Cut, Status, running_server
 

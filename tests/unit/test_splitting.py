@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from imageclf.files import UserError
-from imageclf.splitting import draw_splits, stratified_choice
+from imageclf.preparation.splitting import draw_splits, stratified_choice
 from support import make_params
 
 NAMES = ["a", "b", "c", "d"]

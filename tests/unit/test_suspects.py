@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from imageclf import suspects
-from imageclf.datasets import SPLITS, shards_folder, split_digest
-from imageclf.embedding import write_no_features
+from imageclf.data.prepared import SPLITS, shards_folder, split_digest
+from imageclf.data.shards import write_shards
+from imageclf.evaluation import suspects
+from imageclf.evaluation.suspects import disputed, draw_folds, load_labelled, out_of_fold
+from imageclf.evaluation.suspects_page import write_suspects
 from imageclf.files import UserError
-from imageclf.pretrained import write_pretrained
-from imageclf.shards import write_shards
-from imageclf.suspects import disputed, draw_folds, load_labelled, out_of_fold
-from imageclf.suspects_report import write_suspects
+from imageclf.network.pretrained import write_pretrained
+from imageclf.training.features import write_no_features
 from support import ROOT, learnable_split, make_params
 
 CPU = torch.device("cpu")

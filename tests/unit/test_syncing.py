@@ -11,10 +11,10 @@ from test_tracking import FINGERPRINT, Project, described, epoch
 
 from imageclf.cli import main
 from imageclf.files import UserError
-from imageclf.journal import End, Journal
-from imageclf.preview import preview
-from imageclf.syncing import Summary, sync
-from imageclf.tracking import end_abandoned, report
+from imageclf.lineage.sync import Summary, sync
+from imageclf.tracking.journal import End, Journal
+from imageclf.tracking.runs import end_abandoned, report
+from imageclf.training.preview import preview
 from support import learnable_split, make_params
 
 

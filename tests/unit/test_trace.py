@@ -6,9 +6,9 @@ from click.testing import CliRunner, Result
 from test_lineage import keep
 from test_tracking import FINGERPRINT
 
-from imageclf import dvc as dvc_module
 from imageclf.cli import main
-from imageclf.commands import WIDTH
+from imageclf.commands.common import WIDTH
+from imageclf.project import dvc as dvc_module
 
 
 @pytest.fixture

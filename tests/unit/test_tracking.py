@@ -10,12 +10,12 @@ import pytest
 from mlflow import MlflowClient
 
 from imageclf.files import UserError
-from imageclf.folder import project_root
-from imageclf.journal import End, Journal, Metrics, RunDescription
-from imageclf.live import Dataset, File, Item, Patch, describe_run
-from imageclf.lookup import list_runs
-from imageclf.store import shown, tracking_uri
-from imageclf.tracking import end_abandoned, report, synchronise, tag_snapshot
+from imageclf.project.folder import project_root
+from imageclf.tracking.connection import shown, tracking_uri
+from imageclf.tracking.journal import End, Journal, Metrics, RunDescription
+from imageclf.tracking.live import Dataset, File, Item, Patch, describe_run
+from imageclf.tracking.queries import list_runs
+from imageclf.tracking.runs import end_abandoned, report, synchronise, tag_snapshot
 from proxy import running_proxy
 from support import make_params
 from webserver import Status, running_server
@@ -368,7 +368,9 @@ def test_addresses_are_shown_without_secrets(address: str, expected: str) -> Non
 
 
 def test_importing_the_library_side_does_not_import_mlflow() -> None:
-    script = "import sys, imageclf.live, imageclf.tracking; print('mlflow' in sys.modules)"
+    script = (
+        "import sys, imageclf.tracking.live, imageclf.tracking.runs; print('mlflow' in sys.modules)"
+    )
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
@@ -381,7 +383,7 @@ def test_several_processes_on_a_fresh_store_make_one_run(project: Path) -> None:
     lines = [json.dumps(each) for each in (described().__dict__, epoch(1).__dict__)]
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "imageclf.tracking"],
+            [sys.executable, "-m", "imageclf.tracking.runs"],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from imageclf.augment import epoch_order
-from imageclf.classifier import Classifier, build_classifier, evaluation_batch
-from imageclf.datasets import Split, pixel_stats
+from imageclf.data.prepared import Split, pixel_stats
 from imageclf.files import UserError
-from imageclf.losses import build_loss, image_count
+from imageclf.network.classifier import Classifier, build_classifier, evaluation_batch
 from imageclf.params import Params
-from imageclf.training import (
+from imageclf.training.augment import epoch_order
+from imageclf.training.loop import (
     STEPS_BETWEEN_REPORTS,
     EpochResult,
     Position,
     Training,
     measure,
 )
+from imageclf.training.losses import build_loss, image_count
 from support import learnable_split, make_params
 
 TRAIN, VAL = learnable_split(400, seed=0), learnable_split(100, seed=1)
@@ -211,7 +211,7 @@ def round_trip(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_slow_steps_are_reported_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imageclf.training.SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr("imageclf.training.loop.SECONDS_BETWEEN_REPORTS", 0.0)
     slow = training(small(train__epochs=1))
     positions: list[Position] = []
     next(slow.run(positions.append))

@@ -17,11 +17,16 @@ from test_classifier import STATS, description
 from torch import Tensor
 from torchvision import models as torchvision_models
 
-from imageclf import download
-from imageclf.classifier import WHOLE, build_classifier, save_classifier
 from imageclf.files import UserError, sha256_file
-from imageclf.pretrained import RECORD, WEIGHTS, Pretrained
-from imageclf.weights import OLD_NAME, _imagenet_normalisation, fetch_weights, read_state_dict
+from imageclf.network.classifier import WHOLE, build_classifier, save_classifier
+from imageclf.network.pretrained import RECORD, WEIGHTS, Pretrained, read_state_dict
+from imageclf.sources import download
+from imageclf.sources.weights import (
+    OLD_NAME,
+    _imagenet_normalisation,
+    fetch_weights,
+)
+from imageclf.tracking.queries import download_classifier
 from support import make_params
 from webserver import Cut, Server, running_server
 
@@ -59,7 +64,7 @@ def as_file(state: Any) -> bytes:
 
 def fetch(weights: str, name: str = NAME) -> Pretrained | None:
     model = make_params(model__name=name, model__weights=weights, transform__image_size=64).model
-    return fetch_weights(model, TARGET, Console(file=io.StringIO()))
+    return fetch_weights(model, TARGET, Console(file=io.StringIO()), download_classifier)
 
 
 def published(server: Server, content: bytes, sha256: str | None = None) -> str:
@@ -353,7 +358,7 @@ def test_what_cannot_be_found_is_told(
             model__weights=weights,
             transform__image_size=64,
         ).model
-        fetch_weights(model, TARGET, Console(file=io.StringIO()))
+        fetch_weights(model, TARGET, Console(file=io.StringIO()), download_classifier)
 
 
 def test_nothing_to_fetch_leaves_two_empty_files() -> None:

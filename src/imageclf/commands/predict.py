@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imageclf.commands import check_png, examples
+from imageclf.commands.common import check_png, examples
 from imageclf.files import UserError
-from imageclf.folder import EXPORTED
+from imageclf.project.folder import EXPORTED
 
 if TYPE_CHECKING:
-    from imageclf.prediction import Prediction
+    from imageclf.inference.prediction import Prediction
 
 CLASSES_SHOWN = 3
 FIGURE_ROWS = 12
@@ -75,8 +75,8 @@ def predict(
     IMAGES are files, folders (searched for images at any depth), or - to read paths from standard
     input, one a line. Files that are no images are listed at the end, with exit code 2.
     """
-    from imageclf.images import ImageError
-    from imageclf.prediction import load_exported
+    from imageclf.data.decoding import ImageError
+    from imageclf.inference.prediction import load_exported
 
     _check_targets(as_json, output, figure)
     paths = list(_image_paths(images))
@@ -112,7 +112,7 @@ def predict(
 
 
 def _check_targets(as_json: bool, output: Path | None, figure: Path | None) -> None:
-    from imageclf.prediction_files import check_kind
+    from imageclf.inference.outputs import check_kind
 
     if figure:
         check_png("--figure", figure)
@@ -124,7 +124,7 @@ def _check_targets(as_json: bool, output: Path | None, figure: Path | None) -> N
 
 def _image_paths(names: Iterable[str]) -> Iterator[Path]:
     """Every file that the arguments name: folders searched, - read from standard input."""
-    from imageclf.images import find_images
+    from imageclf.data.decoding import find_images
 
     for name in names:
         path = Path(name)
@@ -143,7 +143,7 @@ def _image_paths(names: Iterable[str]) -> Iterator[Path]:
 def _model_folder(model: str) -> AbstractContextManager[Path]:
     if not model.startswith("models:/"):
         return nullcontext(Path(model))
-    from imageclf.registry import downloaded_model
+    from imageclf.tracking.registry import downloaded_model
 
     return downloaded_model(model)
 
@@ -152,7 +152,7 @@ def _writer(
     paths: list[Path], class_names: Sequence[str], top_k: int, as_json: bool, output: Path | None
 ) -> "AbstractContextManager[Callable[[Prediction], object]]":
     """What takes each prediction: the file, or standard output."""
-    from imageclf.prediction_files import json_line, predictions_file
+    from imageclf.inference.outputs import json_line, predictions_file
 
     if output:
         return predictions_file(output, class_names, top_k)
@@ -168,7 +168,7 @@ def _text_line(
     """What prints a prediction, in columns wide enough for every path and class."""
     from rich.cells import cell_len, set_cell_size
 
-    from imageclf.prediction import likeliest
+    from imageclf.inference.prediction import likeliest
 
     path_width = max(cell_len(_printable(path)) for path in paths)
     name_width = max(map(cell_len, class_names))
@@ -195,7 +195,7 @@ def _progress(total: int, output: Path | None) -> AbstractContextManager[Callabl
     """A bar on standard error, unless lines scroll by on the terminal to tell as much."""
     from rich.console import Console
 
-    from imageclf.progress import image_progress
+    from imageclf.system.progress import image_progress
 
     lines_scroll = sys.stdout.isatty() and not output
     return image_progress(Console(stderr=True, quiet=total < MANY or lines_scroll), total)
@@ -209,8 +209,8 @@ def _summary(output: Path, found: Counter[str]) -> str:
 
 
 def _draw(drawn: "list[Prediction]", class_names: list[str], path: Path) -> None:
-    from imageclf.plots import BARS, image_with_probabilities, save_figure
-    from imageclf.prediction import likeliest
+    from imageclf.drawing.plots import BARS, image_with_probabilities, save_figure
+    from imageclf.inference.prediction import likeliest
 
     figure = image_with_probabilities(
         [prediction.image for prediction in drawn],

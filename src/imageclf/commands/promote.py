@@ -2,7 +2,7 @@
 
 import click
 
-from imageclf.commands import examples
+from imageclf.commands.common import examples
 
 
 @click.command(
@@ -25,7 +25,7 @@ def promote(ctx: click.Context, model: str, back: bool) -> None:
 
     Exit code 2 where it is refused. The reasons are kept as the version's tag `promotion`.
     """
-    from imageclf import registry
+    from imageclf.tracking import registry
 
     if back:
         later, earlier = registry.take_back(model)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imageclf.commands import columns, echo, examples
+from imageclf.commands.common import columns, echo, examples
 
 if TYPE_CHECKING:
-    from imageclf.rebuilding import Result
+    from imageclf.lineage.rebuild import Result
 
 TOLERANCE = 0.01
 
@@ -48,9 +48,9 @@ def rebuild(what: str, folder: Path | None, from_scratch: bool, tolerance: float
     Exit code 0: every file is the same, or the machine is another one and the test accuracy is
     as near as --tolerance says. 1: it is not. 2: it could not be tried.
     """
-    from imageclf.folder import project_root
-    from imageclf.lineage import find
-    from imageclf.rebuilding import rebuild as rebuild_model
+    from imageclf.lineage.find import find
+    from imageclf.lineage.rebuild import rebuild as rebuild_model
+    from imageclf.project.folder import project_root
 
     lineage, root = find(what), project_root()
     folder = folder or root.with_name(f"{root.name}-{lineage.fingerprint[:8]}")

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from imageclf.commands import InProject, examples, interruptible
+from imageclf.commands.common import InProject, examples, interruptible
 
 
 @click.command(cls=InProject, epilog=examples("imageclf runner", "imageclf runner --lease 60"))
@@ -24,7 +24,7 @@ def runner(lease: int) -> None:
     is not trained again. Of several runners with the same model to train one does, and the others
     wait for its result. Type it again after any trouble.
     """
-    from imageclf.runner import run
+    from imageclf.team.runner import run
 
     with interruptible():
         succeeded = run(lease, click.echo)

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imageclf.commands import examples
+from imageclf.commands.common import examples
 from imageclf.files import read_json
-from imageclf.folder import CLASSIFIER
+from imageclf.project.folder import CLASSIFIER
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from imageclf.lookup import RunSummary
+    from imageclf.tracking.queries import RunSummary
 
 METRICS = ["val_loss", "val_accuracy", "test_accuracy"]
 MODEL = CLASSIFIER / "model.json"
@@ -26,7 +26,7 @@ def runs(as_csv: bool) -> None:
     the workspace, the status "restored" a model that came from a cache when it was registered
     last, and + a source that differed from the commit.
     """
-    from imageclf.lookup import list_runs
+    from imageclf.tracking.queries import list_runs
 
     here = read_json(MODEL)["fingerprint"] if MODEL.exists() else None
     table = run_table(list_runs(), here)

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imageclf.commands import InProject, examples, interruptible
+from imageclf.commands.common import InProject, examples, interruptible
 from imageclf.files import UserError
 
 if TYPE_CHECKING:
-    from imageclf.server import Backend
+    from imageclf.team.tracking_server import Backend
 
 DATABASES = {"sqlite": ".server/mlflow.db", "postgres": "PostgreSQL in .server/postgres"}
 
@@ -32,8 +32,8 @@ def server(backend: "Backend", port: int) -> None:
     It is for several people or machines, and listens on this machine's loopback. The password is
     drawn at the first start. The server also hands on the files of the runs. Ctrl-C ends it.
     """
-    from imageclf.folder import project_root
-    from imageclf.server import running_server
+    from imageclf.project.folder import project_root
+    from imageclf.team.tracking_server import running_server
 
     with (
         suppress(KeyboardInterrupt),

@@ -2,7 +2,7 @@
 
 import click
 
-from imageclf.commands import InProject, examples, interruptible
+from imageclf.commands.common import InProject, examples, interruptible
 from imageclf.commands.runs import MODEL
 from imageclf.commands.sync import sync
 
@@ -13,7 +13,7 @@ def push() -> None:
 
     Files and DVC's run cache go to DVC's default remote, the journal to git's.
     """
-    from imageclf.sharing import push as give
+    from imageclf.team.sharing import push as give
 
     with interruptible():
         give(click.echo)
@@ -26,7 +26,7 @@ def pull(context: click.Context) -> None:
 
     The files that dvc.lock names, so `git pull` comes first, and the journal; then sync.
     """
-    from imageclf.sharing import pull as get
+    from imageclf.team.sharing import pull as get
 
     with interruptible():
         get(click.echo)

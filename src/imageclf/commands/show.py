@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from imageclf.commands import check_png, examples
-from imageclf.folder import PREPARED
+from imageclf.commands.common import check_png, examples
+from imageclf.project.folder import PREPARED
 
 MOST_SHOWN = 256
 
@@ -37,9 +37,9 @@ def show(count: int, output: Path) -> None:
 
     params = load_params()
 
-    from imageclf.datasets import load_class_names, load_split
-    from imageclf.plots import pairs, save_figure
-    from imageclf.preview import preview
+    from imageclf.data.prepared import load_class_names, load_split
+    from imageclf.drawing.plots import pairs, save_figure
+    from imageclf.training.preview import preview
 
     train, class_names = load_split(PREPARED, "train"), load_class_names(PREPARED)
     save_figure(pairs(**vars(preview(params, train, class_names, count))), output)

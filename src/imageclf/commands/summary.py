@@ -7,7 +7,15 @@ from collections.abc import Iterator
 import click
 
 from imageclf.files import read_json
-from imageclf.folder import AUDIT_PAGE, CLASSIFIER, EVALUATION, EXPORTED, METRICS, PREPARED, REPORTS
+from imageclf.project.folder import (
+    AUDIT_PAGE,
+    CLASSIFIER,
+    EVALUATION,
+    EXPORTED,
+    METRICS,
+    PREPARED,
+    REPORTS,
+)
 
 REPORT, SUSPECTS = EVALUATION / "index.html", REPORTS / "suspects.json"
 
@@ -15,7 +23,7 @@ REPORT, SUSPECTS = EVALUATION / "index.html", REPORTS / "suspects.json"
 @click.command()
 def summary() -> None:
     """Show what came out of the pipeline, and where it is."""
-    from imageclf.store import shown
+    from imageclf.tracking.connection import shown
 
     metrics = read_json(METRICS)
     description = read_json(CLASSIFIER / "model.json")

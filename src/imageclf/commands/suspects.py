@@ -2,8 +2,8 @@
 
 import click
 
-from imageclf.commands import examples
-from imageclf.folder import PREPARED, REPORTS
+from imageclf.commands.common import examples
+from imageclf.project.folder import PREPARED, REPORTS
 
 
 @click.command(epilog=examples("imageclf suspects", "imageclf suspects --folds 10"))
@@ -24,16 +24,16 @@ def suspects(folds: int) -> None:
     the pipeline is touched.
     """
     from imageclf.params import load_params
-    from imageclf.runtime import prepare_runtime
+    from imageclf.training.device import prepare_runtime
 
     params = load_params()
     runtime = prepare_runtime(params)
 
     from rich.console import Console
 
-    from imageclf.progress import image_progress
-    from imageclf.suspects import draw_folds, load_labelled, out_of_fold
-    from imageclf.suspects_report import PAGE, TABLE, write_suspects
+    from imageclf.evaluation.suspects import draw_folds, load_labelled, out_of_fold
+    from imageclf.evaluation.suspects_page import PAGE, TABLE, write_suspects
+    from imageclf.system.progress import image_progress
 
     labelled = load_labelled(params, PREPARED)
     drawn = draw_folds(params, labelled, folds)

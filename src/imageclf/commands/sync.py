@@ -4,7 +4,7 @@ from functools import partial
 
 import click
 
-from imageclf.commands import examples
+from imageclf.commands.common import examples
 
 
 @click.command(epilog=examples("imageclf sync", "rm mlflow.db && imageclf sync --all"))
@@ -24,7 +24,7 @@ def sync(everything: bool) -> None:
     from rich.console import Console
     from rich.progress import track
 
-    from imageclf.syncing import sync as bring_up_to_date
+    from imageclf.lineage.sync import sync as bring_up_to_date
 
     console = Console(stderr=True)
     show = partial(

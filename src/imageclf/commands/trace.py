@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imageclf.commands import columns, echo, examples
+from imageclf.commands.common import columns, echo, examples
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from imageclf.lineage import Lineage
-    from imageclf.tracing import Trace
+    from imageclf.lineage.find import Lineage
+    from imageclf.lineage.trace import Trace
 
 FIGURES, VERSION = ("test_accuracy", "test_loss", "val_accuracy", "val_loss"), "version."
 WHEREABOUTS = {True: "yes", False: "no", None: "?"}
@@ -45,7 +45,7 @@ def trace(what: str, as_json: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from imageclf.tracing import trace as trace_model
+    from imageclf.lineage.trace import trace as trace_model
 
     with Console(stderr=True).status("asking MLflow and DVC"):
         found = trace_model(what)

@@ -2,7 +2,7 @@
 
 import click
 
-from imageclf.commands import examples
+from imageclf.commands.common import examples
 
 
 @click.command(epilog=examples("imageclf use", "imageclf use fashion_part5_dropout"))

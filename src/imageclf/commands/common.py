@@ -1,0 +1,81 @@
+"""What every command shares: where it may run, how it prints, how it is interrupted."""
+
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imageclf.files import UserError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+# Of a text that goes to a file or a pipe, in columns.
+WIDTH = 100
+
+
+class InProject(click.Command):
+    """A command on the project as a whole, which is refused in any other folder."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it.
+
+        Raises:
+            UserError: the current folder is not the project's.
+        """
+        if not Path("dvc.yaml").exists():
+            raise UserError("there is no dvc.yaml here: run this in the folder of the project")
+        return super().invoke(ctx)
+
+
+def examples(*lines: str) -> str:
+    """Lines that Click shows as they are, below the options."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+
+
+def check_png(option: str, path: Path) -> None:
+    """Refuse a figure that is to be written to a file of another kind."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{option} {path}: the figure is a PNG, so name it {path.stem}.png")
+
+
+def columns(rows: "Iterable[Iterable[RenderableType]]") -> "Table":
+    """Rows of cells, each column as wide as it needs; text is taken as it is."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return table
+
+
+def echo(shown: "RenderableType") -> None:
+    """Print it as wide as the terminal is, or else plainly and ``WIDTH`` columns wide."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.width = console.width if console.is_terminal else WIDTH
+    with console.capture() as printed:
+        console.print(shown)
+    for line in printed.get().splitlines():
+        click.echo(line.rstrip())
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end the block as Ctrl-C does, with all that it started."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,359 @@
+"""The one decoder for every image the project ever reads.
+
+A photograph from a phone, a scan with 16 bits, a logo with a transparent background: all become
+the same upright uint8 pixels, or are refused with a reason. Colour profiles are not applied.
+"""
+
+import io
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import simplejpeg
+from cykooz_resizer import (
+    CropBox,
+    FilterType,
+    ImageData,
+    PixelType,
+    ResizeAlg,
+    ResizeOptions,
+    Resizer,
+)
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from imageclf.data.class_folders import is_image
+from imageclf.files import UserError
+
+Pixels = NDArray[np.uint8]
+# How an image comes to the sides asked for. crop: the shorter side is scaled to 255/224 of them and
+# the centre cut out, the common way with photographs; fill: the same without that margin;
+# pad: all of the image, with black beside it; stretch: all of it, its proportions changed.
+Fit = Literal["crop", "fill", "pad", "stretch"]
+
+# 256 MiB as RGB, the size from which Pillow warns. A file of a few bytes can claim far more.
+MAX_PIXELS = 2**28 // 3
+# What lies behind transparent pixels.
+BACKGROUND = "white"
+# The filter widens when an image shrinks, so nothing is skipped; unlike a box it also enlarges
+# smoothly, and unlike Lanczos it hardly rings at the hard edges of digits and clothes. Pillow calls
+# it bicubic.
+FILTER = FilterType.catmull_rom
+# For photographs: half the work, and what the networks of torchvision were trained with.
+PHOTO_FILTER = FilterType.bilinear
+FILTERS = {"fill": FILTER, "crop": PHOTO_FILTER, "pad": PHOTO_FILTER, "stretch": PHOTO_FILTER}
+# The share of the shorter side that `crop` leaves.
+CROPPED = 224 / 255
+# JPEG decodes at 1/2, 1/4 or 1/8 for much less work. As long as that still is 4 times the side
+# asked for, it moves no pixel by more than 8 levels at 1/2 (13 at 1/4), on average by 0.3; at 2
+# times it would be 15 and 0.7 (81 photographs).
+JPEG_OVERSAMPLING = 4
+JPEG_REDUCTIONS = (8, 4, 2, 1)
+JPEG_FORMATS = {"JPEG", "MPO"}  # MPO: several JPEGs in a file, as some phones write
+# Grey images of 32 bits do not say which value is white: it is the first of these that is not
+# exceeded.
+WHITE_VALUES = (1, 255, 2**16 - 1, 2**31 - 1)
+GREY_MODES = {"1", "L", "LA", "La", "F"}
+
+# https://exiftool.org/TagNames/EXIF.html, tag 0x0112: what turns each orientation upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = {turn for orientation, turn in _UPRIGHT.items() if orientation >= 5}
+_GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+class ImageError(UserError):
+    """A file that is no usable image.
+
+    Attributes:
+        path: the file, or None for bytes.
+        reason: what is wrong with it, in a few plain words.
+    """
+
+    def __init__(self, path: Path | None, reason: str) -> None:
+        super().__init__(f"{path or 'image'}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class _PillowSilenced:
+    """Keeps Pillow's warnings about odd files from the user; what matters is raised.
+
+    The filters of the warnings module belong to the whole process, so all threads that decode
+    share one change of them: the first to come makes it, the last to leave takes it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._threads:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module="PIL")
+            self._threads += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                self._filters.__exit__(None, None, None)
+
+
+_pillow_silenced = _PillowSilenced()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image as the network gets it, and what it was before.
+
+    Attributes:
+        pixels: uint8, of the shape asked for.
+        height: of the whole image, upright, in pixels.
+        width: likewise.
+        changes: what was done to its values and its orientation, in a few words each.
+    """
+
+    pixels: Pixels
+    height: int
+    width: int
+    changes: tuple[str, ...]
+
+
+def decode(source: Path | bytes, image_shape: Sequence[int], fit: Fit = "fill") -> Pixels:
+    """The pixels of an image, as ``read`` gives them."""
+    return read(source, image_shape, fit).pixels
+
+
+def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
+    """Read an image, turn it upright and bring it to the shape asked for.
+
+    Of an animation the first frame is read. Transparent images are laid over white.
+
+    Args:
+        source: a file, or the content of one.
+        image_shape: (H, W) for grey, (H, W, 3) for RGB.
+        fit: how it comes to H x W.
+
+    Raises:
+        ImageError: the file is missing, no image, damaged, cut short, or of over MAX_PIXELS pixels.
+    """
+    path = source if isinstance(source, Path) else None
+    height, width, *channels = image_shape
+    mode = "RGB" if channels else "L"
+    try:
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        with _pillow_silenced, _opened(content) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            changes = _changes(image, mode)
+            pixels, reduction = _decoded(content, image, mode, max(height, width))
+            turn = _turn(image)
+            whole = image.size
+        if turn in _SIDEWAYS:
+            height, width = width, height
+        fitted = _fitted(pixels, (whole[0] / reduction, whole[1] / reduction), height, width, fit)
+    # Damaged files make Pillow raise nearly anything: KeyError, struct.error, SyntaxError, ...
+    except Exception as error:
+        raise ImageError(path, _reason(error)) from error
+    if turn is not None:
+        fitted = np.array(Image.fromarray(fitted).transpose(turn))
+        changes = ("turned upright", *changes)
+    if turn in _SIDEWAYS:
+        whole = whole[::-1]
+    return Decoded(fitted, whole[1], whole[0], changes)
+
+
+def resized(
+    pixels: Pixels,
+    height: int,
+    width: int,
+    kind: FilterType = FILTER,
+    box: tuple[float, float, float, float] | None = None,
+) -> Pixels:
+    """An image at another size.
+
+    Args:
+        pixels: uint8, H x W [x 3].
+        height: of the result.
+        width: likewise.
+        kind: of the filter, which widens by as much as the image shrinks.
+        box: the part to be used: left, top, width and height, in pixels and fractions of them.
+
+    Returns:
+        uint8, height x width [x 3]; the same bytes whatever the processor.
+    """
+    layout = PixelType.U8x3 if pixels.ndim == 3 else PixelType.U8
+    source = ImageData(pixels.shape[1], pixels.shape[0], layout, pixels.tobytes())
+    target = ImageData(width, height, layout)
+    part = CropBox(*box) if box else None
+    Resizer().resize(source, target, ResizeOptions(ResizeAlg.convolution(kind), crop_box=part))
+    values = np.frombuffer(bytearray(target.get_buffer()), np.uint8)
+    return values.reshape(height, width, *pixels.shape[2:])
+
+
+def has_colour(content: bytes) -> bool:
+    """Whether an image claims to hold more than greys; False for what is no image."""
+    try:
+        with _pillow_silenced, _opened(content) as image:
+            return not _is_grey(image)
+    # As in ``read``, which later says what is wrong with the file.
+    except Exception:
+        return False
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Every file below ``folder`` with the suffix of an image, sorted; hidden ones are left out.
+
+    Links are followed, but for those to a folder that holds them.
+    """
+    found: list[Path] = []
+    for above, inside, names in os.walk(folder, followlinks=True):
+        here = Path(above)
+        inside[:] = [
+            name
+            for name in inside
+            if not name.startswith(".")
+            and not here.resolve().is_relative_to((here / name).resolve())
+        ]
+        found += [here / name for name in names if is_image(name) and not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
+
+
+def _opened(content: bytes) -> Image.Image:
+    if not content:
+        raise ImageError(None, "the file is empty")
+    if content.startswith(_GIT_LFS_POINTER):
+        raise ImageError(None, "a Git LFS pointer instead of the image: run `git lfs pull`")
+    return Image.open(io.BytesIO(content))
+
+
+def _decoded(content: bytes, image: Image.Image, mode: str, side: int) -> tuple[Pixels, int]:
+    """All of an opened image as it is stored, and by how many times smaller than it says.
+
+    Args:
+        content: of the file.
+        image: the same, opened.
+        mode: L or RGB, what is wanted.
+        side: the larger one of those asked for.
+    """
+    if image.format in JPEG_FORMATS and image.mode in {"L", "RGB"}:
+        longest = min(image.size) / (JPEG_OVERSAMPLING * side)
+        reduction = next(factor for factor in JPEG_REDUCTIONS if factor <= max(longest, 1))
+        smallest = {
+            "min_height": -(-image.height // reduction),
+            "min_width": -(-image.width // reduction),
+        }
+        colours = "GRAY" if mode == "L" else "RGB"
+        # The same pixels as Pillow's in two thirds of the time. What it finds fault with, Pillow
+        # may read all the same, or tells what is wrong.
+        with suppress(ValueError):
+            pixels: Pixels = simplejpeg.decode_jpeg(content, colours, **smallest)
+            return pixels[..., 0] if mode == "L" else pixels, reduction
+    image.load()
+    return np.asarray(_eight_bits(image, mode)), 1
+
+
+def _fitted(pixels: Pixels, size: tuple[float, float], height: int, width: int, fit: Fit) -> Pixels:
+    """An image of ``size`` (width, height) brought to height x width."""
+    if fit == "pad":
+        return _padded(pixels, size, height, width)
+    box = (0.0, 0.0, *size)
+    if fit in {"crop", "fill"}:
+        scale = min(size[0] / width, size[1] / height) * (CROPPED if fit == "crop" else 1)
+        # Rounding must not lead out of the image.
+        used = (min(width * scale, size[0]), min(height * scale, size[1]))
+        box = ((size[0] - used[0]) / 2, (size[1] - used[1]) / 2, *used)
+    return resized(pixels, height, width, FILTERS[fit], box)
+
+
+def _padded(pixels: Pixels, size: tuple[float, float], height: int, width: int) -> Pixels:
+    scale = max(size[0] / width, size[1] / height)
+    inner = max(1, round(size[1] / scale)), max(1, round(size[0] / scale))
+    top, left = round((height - inner[0]) / 2), round((width - inner[1]) / 2)
+    target = np.zeros((height, width, *pixels.shape[2:]), np.uint8)
+    whole = resized(pixels, *inner, PHOTO_FILTER, (0.0, 0.0, *size))
+    target[top : top + inner[0], left : left + inner[1]] = whole
+    return target
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    # Broken EXIF data, which Pillow reports in many ways, tells nothing: as if there were none.
+    except Exception:
+        return None
+
+
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in GREY_MODES or image.mode.startswith("I")
+
+
+def _changes(image: Image.Image, mode: str) -> tuple[str, ...]:
+    """What becomes of the values of an image that is opened and not yet loaded."""
+    deep = (
+        image.mode == "F" or image.mode.startswith("I") or ";16" in str(getattr(image, "tile", ""))
+    )
+    grey = _is_grey(image)
+    changes = {
+        "more than 8 bits scaled to 8": deep,
+        "CMYK to RGB": image.mode == "CMYK",
+        "palette looked up": image.mode in {"P", "PA"},
+        f"transparency over {BACKGROUND}": image.has_transparency_data,
+        "colour to grey": mode == "L" and not grey,
+        "grey to RGB": mode == "RGB" and grey,
+    }
+    return tuple(change for change, made in changes.items() if made)
+
+
+def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
+    """Convert any image to ``mode``, L or RGB, where Pillow's own conversion would spoil some."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _scaled_grey(image)
+    elif image.has_transparency_data:
+        behind = Image.new("RGBA", image.size, BACKGROUND)
+        image = Image.alpha_composite(behind, image.convert("RGBA"))
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _scaled_grey(image: Image.Image) -> Image.Image:
+    """Greys of 16 or 32 bits, integer or float, as 8 bits."""
+    values = np.asarray(image, dtype=np.float32)
+    darkest, brightest = values.min(), values.max()
+    if not (darkest >= 0 and brightest <= WHITE_VALUES[-1]):
+        reason = f"grey values from {darkest:g} to {brightest:g} are on no known scale"
+        raise ImageError(None, reason)
+    # Pillow brings every PGM of more than 8 bits to 16.
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM")
+    white = 2**16 - 1 if sixteen_bits else next(top for top in WHITE_VALUES if brightest <= top)
+    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ImageError):
+        return error.reason
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS:,} pixels, too many to unpack safely"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or of a format that is not supported"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if "truncated" in str(error).lower():
+        return "cut short: the end of the file is missing"
+    return f"damaged ({' '.join(str(error).split()) or type(error).__name__})"

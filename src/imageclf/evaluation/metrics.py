@@ -1,0 +1,127 @@
+"""Predictions on the test split and what they are worth."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from imageclf.data.batches import in_turn
+from imageclf.data.prepared import Labels, Split
+from imageclf.network.classifier import Classifier, evaluation_batch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Z = 2.5758293035489  # 99 % on two sides of the normal distribution
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities (float32, N x classes) for images whose true labels (int64, N) are known."""
+
+    probabilities: NDArray[np.float32]
+    labels: Labels
+
+    @property
+    def predicted(self) -> Labels:
+        """The likeliest class of each image (int64, N)."""
+        likeliest: Labels = self.probabilities.argmax(axis=1)
+        return likeliest
+
+    @property
+    def loss(self) -> NDArray[np.float64]:
+        """Cross-entropy of each image: minus the log of the probability of its true class."""
+        true_class = self.probabilities[np.arange(len(self.labels)), self.labels]
+        return -np.log(np.maximum(true_class.astype(np.float64), np.finfo(np.float32).tiny))
+
+
+@torch.no_grad()
+def predict(classifier: Classifier, split: Split) -> Predictions:
+    """Probabilities for every image of a split, on the device the classifier is on."""
+    classifier.eval()
+    device = classifier.scale.device
+    parts = [
+        classifier.probabilities(images)
+        for images in in_turn(split, evaluation_batch(split.images.shape[1:]), device)
+    ]
+    return Predictions(torch.cat(parts).cpu().numpy(), split.labels)
+
+
+def metrics(predictions: Predictions, train_labels: Labels, top_k: int) -> dict[str, float]:
+    """The figures of ``reports/metrics.json``.
+
+    ``accuracy_low`` is the lower end of the 99 % Wilson score interval of the accuracy, and
+    ``majority_accuracy`` that of always guessing the commonest class of the train split. Of no more
+    than ``top_k`` classes every label is among the likeliest: that share is left out.
+    """
+    labels, count = predictions.labels, len(predictions.labels)
+    correct = int((predictions.predicted == labels).sum())
+    ranked = np.argsort(-predictions.probabilities, axis=1, kind="stable")
+    among = (ranked[:, :top_k] == labels[:, None]).any(axis=1)
+    top = {} if top_k >= ranked.shape[1] else {f"top_{top_k}_accuracy": float(among.mean())}
+    return {
+        "accuracy": correct / count,
+        **top,
+        "loss": round(float(predictions.loss.mean()), 4),
+        "accuracy_low": round(wilson_low(correct, count), 4),
+        "majority_accuracy": float((labels == np.bincount(train_labels).argmax()).mean()),
+        "images": count,
+    }
+
+
+def wilson_low(successes: int, trials: int) -> float:
+    """The lower end of the 99 % score interval of a proportion (Wilson 1927)."""
+    p, z2 = successes / trials, Z**2
+    centre = p + z2 / (2 * trials)
+    spread = Z * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials**2))
+    return (centre - spread) / (1 + z2 / trials)
+
+
+def per_class_table(predictions: Predictions, class_names: Sequence[str]) -> "pd.DataFrame":
+    """Precision, recall, F1 (0..1, 0 for nothing to divide) and support of each class."""
+    import pandas as pd
+
+    counts = confusion_matrix(predictions, len(class_names))
+    support, found = counts.sum(axis=1), counts.sum(axis=0)
+    right = counts.diagonal()
+    precision, recall = right / np.maximum(found, 1), right / np.maximum(support, 1)
+    f1 = 2 * right / np.maximum(support + found, 1)
+    return pd.DataFrame(
+        {
+            "class": class_names,
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "support": support,
+        }
+    ).round(4)
+
+
+def confusion_matrix(predictions: Predictions, classes: int) -> NDArray[np.int64]:
+    """Images by true class (rows) and predicted class (columns): int64, classes x classes."""
+    counts = np.bincount(predictions.labels * classes + predictions.predicted, minlength=classes**2)
+    return counts.reshape(classes, classes)
+
+
+def predictions_table(predictions: Predictions, class_names: Sequence[str]) -> "pd.DataFrame":
+    """One row per test image, in their order: actual and predicted class, probability, loss."""
+    import pandas as pd
+
+    names = np.array(class_names)
+    return pd.DataFrame(
+        {
+            "actual": names[predictions.labels],
+            "predicted": names[predictions.predicted],
+            "probability": predictions.probabilities.max(axis=1).round(4),
+            "loss": predictions.loss.round(4),
+        }
+    )
+
+
+def worst_first(predictions: Predictions, count: int) -> NDArray[np.int64]:
+    """Indices of the ``count`` images with the highest loss: the most confident mistakes first."""
+    return np.argsort(-predictions.loss, kind="stable")[:count]

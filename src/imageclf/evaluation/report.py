@@ -1,0 +1,107 @@
+"""The evaluation report: pictures, tables and one page that shows them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from imageclf.data.prepared import Split
+from imageclf.drawing import plots
+from imageclf.drawing.html import render
+from imageclf.evaluation.metrics import (
+    Predictions,
+    confusion_matrix,
+    per_class_table,
+    predictions_table,
+    worst_first,
+)
+from imageclf.files import write_text
+from imageclf.network.classifier import Classifier, Description
+from imageclf.params import Params
+from imageclf.training.preview import SEEN, preview
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABELS = {
+    "accuracy_low": "accuracy at least (99 % confidence)",
+    "majority_accuracy": "always guessing the commonest class",
+    "images": "test images",
+}
+
+
+def write_report(
+    folder: Path,
+    test: Split,
+    predictions: Predictions,
+    figures: dict[str, float],
+    description: Description,
+    history: "pd.DataFrame",
+    pictures: int,
+) -> None:
+    """Write ``index.html``, its pictures, ``per_class.csv`` and ``predictions.csv``."""
+    names = np.array(description.class_names)
+    plots.save_figure(plots.loss_curves(history), folder / "loss.png")
+    matrix = confusion_matrix(predictions, len(names))
+    plots.save_figure(plots.confusion(matrix, description.class_names), folder / "confusion.png")
+    chosen = worst_first(predictions, pictures)
+    grid = plots.image_grid(
+        test.images[chosen],
+        names[predictions.predicted[chosen]].tolist(),
+        names[predictions.labels[chosen]].tolist(),
+        predictions.probabilities[chosen].max(axis=1),
+        f"The {len(chosen)} test images with the highest loss",
+    )
+    plots.save_figure(grid, folder / "mistakes.png")
+    table = per_class_table(predictions, description.class_names)
+    table.to_csv(folder / "per_class.csv", index=False)
+    predictions_table(predictions, description.class_names).to_csv(
+        folder / "predictions.csv", index=False
+    )
+    write_text(folder / "index.html", _page(figures, description, table))
+
+
+def draw_training(
+    folder: Path, classifier: Classifier, params: Params, train: Split, class_names: Sequence[str]
+) -> None:
+    """Write ``first_batch.png``, ``filters.png`` and ``weights.png``: what it saw and became."""
+    weights = {
+        name.removeprefix("network."): value.float().cpu().numpy()
+        for name, value in classifier.state_dict().items()
+    }
+    first_layer = next(value for value in weights.values() if value.ndim in {2, 4})
+    for name, figure in (
+        ("first_batch", plots.pairs(**vars(preview(params, train, class_names, SEEN)))),
+        ("filters", plots.first_filters(first_layer, train.images.shape[1:])),
+        ("weights", plots.weight_histograms(weights)),
+    ):
+        plots.save_figure(figure, folder / f"{name}.png")
+
+
+def warnings(figures: dict[str, float]) -> list[str]:
+    """What a reader of the figures must not miss."""
+    if figures["accuracy_low"] > figures["majority_accuracy"]:
+        return []
+    return [
+        f"the model is not clearly better than always guessing the commonest class: accuracy "
+        f"{figures['accuracy']:.2%}, at least {figures['accuracy_low']:.2%} with 99 % confidence, "
+        f"against {figures['majority_accuracy']:.2%}. It has learnt next to nothing."
+    ]
+
+
+def _page(figures: dict[str, float], description: Description, table: "pd.DataFrame") -> str:
+    shown = [
+        (
+            LABELS.get(name, name.replace("_", " ")),
+            f"{value:.2%}" if "accuracy" in name else f"{value:,}",
+        )
+        for name, value in figures.items()
+    ]
+    return render(
+        Path(__file__).with_name("report.html.j2"),
+        warnings=warnings(figures),
+        figures=shown,
+        fingerprint=description.fingerprint,
+        table=table,
+    )

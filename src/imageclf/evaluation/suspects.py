@@ -1,0 +1,261 @@
+"""Labels that may be wrong: those that a network which never saw the image confidently disputes.
+
+The images are dealt into folds; a network trained on all but one of them predicts that one. What
+counts as confident is told class by class: confident learning, by C. Northcutt, L. Jiang and
+I. Chuang (https://arxiv.org/abs/1911.00068).
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from imageclf.data.prepared import Labels, Split, load_class_names, load_split
+from imageclf.evaluation.metrics import predict
+from imageclf.files import UserError, atomic_writer, digest_of, read_json
+from imageclf.network.pretrained import begin_classifier
+from imageclf.params import Params
+from imageclf.preparation.splitting import Groups, origins, stratified_choice
+from imageclf.project.folder import PRETRAINED
+from imageclf.training.fingerprint import fingerprint
+from imageclf.training.loop import Training
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FINISHED = Path(".checkpoints/suspects")
+READ = ("train", "val")  # the test split judges the model, and stays out of it
+
+Probabilities = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images whose labels are in question.
+
+    Attributes:
+        rows: their rows of the manifest, in the order of the images.
+        images: uint8, N x H x W [x C], and their labels.
+        groups: int64, N; images of one group show the same or have one origin.
+        class_names: a label is an index into them.
+        stats: of the train split, see ``prepared.stats_of``.
+    """
+
+    rows: "pd.DataFrame"
+    images: Split
+    groups: Groups
+    class_names: list[str]
+    stats: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Numbers of the images that train a network, that watch its training, and that it predicts."""
+
+    train: Labels
+    val: Labels
+    held_out: Labels
+
+
+def load_labelled(params: Params, prepared: Path) -> Labelled:
+    """The train and the val images of a prepared folder, all of them in memory.
+
+    Raises:
+        UserError: the folder is missing or incomplete.
+    """
+    import pandas as pd
+
+    parts = [load_split(prepared, split) for split in READ]
+    manifest = pd.read_parquet(prepared / "manifest.parquet")
+    rows = pd.concat([manifest[manifest["split"] == split] for split in READ], ignore_index=True)
+    same = pd.factorize(rows["same_as"])[0].astype(np.int64)
+    return Labelled(
+        rows,
+        Split(
+            np.concatenate([part.images[:] for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+        ),
+        origins(rows["name"], same, params.data.group_pattern),
+        load_class_names(prepared),
+        read_json(prepared / "stats.json"),
+    )
+
+
+def draw_folds(params: Params, labelled: Labelled, count: int) -> list[Fold]:
+    """Deal the images into ``count`` folds, class by class, with ``params.seed``.
+
+    Of what is not held out, ``transform.val_fraction`` watches the training. A group stays whole.
+
+    Raises:
+        UserError: a class has fewer groups than there are folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    labels, names = labelled.images.labels, labelled.class_names
+    members, _ = np.unique([labels, labelled.groups], axis=1)
+    smallest = np.bincount(members, minlength=len(names))
+    if smallest.min() < count:
+        raise UserError(
+            f"the class {names[smallest.argmin()]} has {smallest.min()} images of different "
+            f"origin, too few for {count} folds: give fewer --folds"
+        )
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=params.seed)
+    folds = []
+    for rest, held_out in splitter.split(labels, labels, labelled.groups):
+        generator = np.random.default_rng(params.seed)
+        fraction = params.transform.val_fraction
+        val = stratified_choice(labels[rest], labelled.groups[rest], fraction, generator, names)
+        folds.append(Fold(rest[~val], rest[val], held_out))
+    return folds
+
+
+def out_of_fold(
+    params: Params,
+    labelled: Labelled,
+    folds: Sequence[Fold],
+    device: torch.device,
+    advance: Callable[[int], object],
+    tell: Callable[[str], object],
+) -> Probabilities:
+    """The probabilities of all images, each from a network that did not see it.
+
+    ``FINISHED`` keeps what finished folds brought until all are, for a run that is stopped.
+
+    Args:
+        params: all of them.
+        labelled: the images.
+        folds: of ``draw_folds``.
+        device: computes.
+        advance: told how many more images were trained on.
+        tell: told in a line how each fold went.
+
+    Returns:
+        float32, N x classes.
+
+    Raises:
+        UserError: the loss stopped being finite.
+    """
+    labels = labelled.images.labels
+    probabilities = np.empty((len(labels), len(labelled.class_names)), np.float32)
+    kept = FINISHED / _digest(params, folds)
+    for number, fold in enumerate(folds, start=1):
+        path = kept / f"{number}.npy"
+        if path.exists():
+            judged = np.load(path)
+            advance(params.train.epochs * len(fold.train))
+        else:
+            judged = predict_fold(params, labelled, fold, device, advance)
+            with atomic_writer(path) as file:
+                np.save(file, judged)
+        probabilities[fold.held_out] = judged
+        right = (judged.argmax(axis=1) == labels[fold.held_out]).mean()
+        tell(f"part {number}/{len(folds)}: {right:.1%} of {len(judged):,} labels agree")
+    shutil.rmtree(FINISHED)
+    return probabilities
+
+
+def predict_fold(
+    params: Params,
+    labelled: Labelled,
+    fold: Fold,
+    device: torch.device,
+    advance: Callable[[int], object],
+) -> Probabilities:
+    """Train as params.yaml says, and predict the images that are held out.
+
+    Args:
+        params: all of them.
+        labelled: the images.
+        fold: their parts.
+        device: computes.
+        advance: told how many more images the training has seen.
+
+    Returns:
+        float32, held-out images x classes.
+
+    Raises:
+        UserError: the loss stopped being finite.
+    """
+    torch.manual_seed(params.seed)
+    images, labels = labelled.images.images, labelled.images.labels
+    train, val, held_out = (
+        Split(images[part], labels[part]) for part in (fold.train, fold.val, fold.held_out)
+    )
+    classes = len(labelled.class_names)
+    shape = images.shape[1:]
+    classifier = begin_classifier(params.model, labelled.stats, PRETRAINED, shape, classes)
+    training = Training(params, classifier.to(device), train, val, classes)
+    seen = 0
+
+    def at(epochs: int, images: int) -> None:
+        nonlocal seen
+        before, seen = seen, epochs * len(train) + images
+        advance(seen - before)
+
+    for result in training.run(lambda position: at(position.epoch - 1, position.images)):
+        at(result.epoch, 0)
+    at(params.train.epochs, 0)
+    return predict(classifier, held_out).probabilities
+
+
+def _digest(params: Params, folds: Sequence[Fold]) -> str:
+    """One sha256 for all that decides what the folds bring."""
+    members = [[part.tolist() for part in astuple(fold)] for fold in folds]
+    return digest_of([fingerprint(params), members])
+
+
+def disputed(probabilities: Probabilities, labels: Labels) -> tuple[Labels, Labels]:
+    """The numbers of the images whose label is disputed, and the label that is suggested instead.
+
+    An image is counted to the likeliest class whose probability is at least the threshold of that
+    class, its mean over the images that bear its label (equations 1 and 2 of the paper). Disputed
+    are those that are counted to another class than their label, and find it likelier. The
+    first are those whose label is the least likely beside what is suggested.
+
+    Args:
+        probabilities: float32, N x classes, of networks that did not see the image.
+        labels: int64, N; every class has one.
+    """
+    classes = probabilities.shape[1]
+    thresholds = np.array(
+        [probabilities[labels == label, label].mean() for label in range(classes)]
+    )
+    reached = np.where(probabilities >= thresholds, probabilities, 0)
+    suggested = reached.argmax(axis=1)
+    everyone = np.arange(len(labels))
+    margin = reached[everyone, suggested] - probabilities[everyone, labels]
+    numbers = np.flatnonzero((suggested != labels) & (margin > 0))
+    numbers = numbers[np.argsort(-margin[numbers], kind="stable")]
+    return numbers, suggested[numbers]
+
+
+def suspects_table(labelled: Labelled, probabilities: Probabilities) -> "pd.DataFrame":
+    """A row per disputed label, the most doubtful first.
+
+    ``name`` and ``split`` of the image, its ``label``, what is ``suggested``, and the probability
+    of both.
+    """
+    numbers, suggested = disputed(probabilities, labelled.images.labels)
+    labels, names = labelled.images.labels[numbers], np.array(labelled.class_names)
+    return labelled.rows.loc[numbers, ["name", "split"]].assign(
+        label=names[labels],
+        suggested=names[suggested],
+        p_label=probabilities[numbers, labels].round(4),
+        p_suggested=probabilities[numbers, suggested].round(4),
+    )
+
+
+def typical(labelled: Labelled, probabilities: Probabilities) -> dict[str, str]:
+    """The name of the image of each class that is most surely of that class."""
+    labels = labelled.images.labels
+    return {
+        class_name: labelled.rows.at[
+            int(np.where(labels == label, probabilities[:, label], -1).argmax()), "name"
+        ]
+        for label, class_name in enumerate(labelled.class_names)
+    }

@@ -1,0 +1,72 @@
+"""The suspects as a page with pictures, as a table and as figures: ``reports/suspects.*``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imageclf.drawing.html import render
+from imageclf.evaluation.suspects import READ, Labelled, Probabilities, suspects_table, typical
+from imageclf.files import read_json, write_json, write_text
+from imageclf.preparation.audit_page import Album
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = 200  # suspects on the page
+PAGE, TABLE, FIGURES = "suspects.html", "suspects.csv", "suspects.json"
+
+
+def write_suspects(
+    folder: Path, prepared: Path, labelled: Labelled, probabilities: Probabilities, folds: int
+) -> dict[str, Any]:
+    """Write ``suspects.csv``, ``suspects.html`` and last of all ``suspects.json``.
+
+    Args:
+        folder: of the reports.
+        prepared: the folder that the images are from.
+        labelled: the images.
+        probabilities: float32, N x classes, of networks that did not see the image.
+        folds: how many the images were dealt into.
+
+    Returns:
+        The figures in ``suspects.json``; ``accuracy`` is the share of labels that those networks
+        agree with, ``majority`` that of the commonest class.
+    """
+    labels = labelled.images.labels
+    table = suspects_table(labelled, probabilities)
+    found = {
+        "images": len(labels),
+        "suspects": len(table),
+        "folds": folds,
+        "accuracy": round(float((probabilities.argmax(axis=1) == labels).mean()), 4),
+        "majority": round(float(np.bincount(labels).max() / len(labels)), 4),
+        "pairs": _pairs(table),
+        "data": data_digests(prepared),
+    }
+    album = Album(prepared, labelled.rows)
+    shown, examples = table.head(SHOWN), typical(labelled, probabilities)
+    page = render(
+        Path(__file__).with_name("suspects.html.j2"),
+        found=found,
+        suspects=list(zip(shown.itertuples(), album.pictures(shown["name"]), strict=True)),
+        typical=dict(zip(examples, album.pictures(examples.values()), strict=True)),
+        table=TABLE,
+    )
+    write_text(folder / TABLE, table.to_csv(index=False))
+    write_text(folder / PAGE, page)
+    write_json(folder / FIGURES, found)
+    return found
+
+
+def data_digests(prepared: Path) -> dict[str, str]:
+    """What tells the images and labels that suspects were looked for in from others."""
+    digests = read_json(prepared / "digests.json")
+    return {split: digests[split] for split in READ}
+
+
+def _pairs(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """How often each class is suggested for each label, the most frequent first."""
+    counts = table.groupby(["label", "suggested"]).size().sort_values(ascending=False)
+    pairs: list[dict[str, Any]] = counts.rename("images").reset_index().to_dict(orient="records")
+    return pairs

@@ -1,0 +1,154 @@
+"""Portable files that take raw uint8 images and give probabilities, and the proof they agree.
+
+Both files come from one traced graph with a free batch dimension: ``model.pt2`` for
+``torch.export.load`` and ``model.onnx`` for every ONNX runtime. The ONNX file carries its class
+names, image shape, fit and fingerprint as metadata, so that it can be used without this project.
+"""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from imageclf.data.prepared import Pixels
+from imageclf.files import UserError, sha256_file
+from imageclf.network.classifier import Classifier, Description
+
+BATCHES = (1, 2, 7)
+ONNX_OPSET = 18
+
+
+class _Probabilities(nn.Module):
+    """What is exported: the classifier with its softmax."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier.probabilities(images)
+
+
+def export(classifier: Classifier, description: Description, folder: Path) -> None:
+    """Write ``model.pt2`` and ``model.onnx`` into ``folder``.
+
+    Args:
+        classifier: on the CPU, in eval mode.
+        description: gives the image shape, class names and fingerprint.
+        folder: exists.
+    """
+    example = torch.zeros((2, *description.image_shape), dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(
+        _Probabilities(classifier).eval(), (example,), dynamic_shapes={"images": {0: batch}}
+    )
+    _forget_where_it_was_traced(program)
+    torch.export.save(program, folder / "model.pt2")
+    _export_onnx(program, description, folder / "model.onnx")
+
+
+def parity(
+    classifier: Classifier, images: Pixels, folder: Path, tolerance: float
+) -> dict[str, Any]:
+    """Compare the exported files with the model on real images at batches of 1, 2 and 7.
+
+    Args:
+        classifier: on the CPU, in eval mode.
+        images: where the batches need more, the first ones come again.
+        folder: holds ``model.pt2`` and ``model.onnx``.
+        tolerance: largest difference of a probability that is allowed.
+
+    Returns:
+        The JSON values of ``parity.json``.
+
+    Raises:
+        UserError: a file disagrees with the model.
+    """
+    runners = {"model.onnx": _onnx_runner(folder), "model.pt2": _pt2_runner(folder)}
+    largest = dict.fromkeys(runners, 0.0)
+    start = 0
+    for size in BATCHES:
+        batch = images[np.arange(start, start + size) % len(images)]
+        start += size
+        with torch.no_grad():
+            expected = classifier.probabilities(torch.from_numpy(batch)).numpy()
+        for name, run in runners.items():
+            difference = float(np.abs(run(batch) - expected).max())
+            largest[name] = max(largest[name], difference)
+    for name, difference in largest.items():
+        if not difference <= tolerance:
+            raise UserError(
+                f"{name} disagrees with the model: probabilities differ by {difference:.2g}, "
+                f"more than export.tolerance ({tolerance:g}); nothing was exported"
+            )
+    return {
+        "agree": True,
+        "sha256": {name: sha256_file(folder / name) for name in runners},
+        "tolerance": tolerance,
+        "batches": list(BATCHES),
+        "largest_difference": {name: float(f"{value:.3g}") for name, value in largest.items()},
+    }
+
+
+def _export_onnx(
+    program: torch.export.ExportedProgram, description: Description, path: Path
+) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            external_data=False,
+            opset_version=ONNX_OPSET,
+            input_names=["images"],
+            output_names=["probabilities"],
+            verbose=False,
+        )
+    if exported is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    model = exported.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    metadata = {
+        "class_names": description.class_names,
+        "image_shape": description.image_shape,
+        "fit": description.fit,
+        "fingerprint": description.fingerprint,
+    }
+    for key, value in metadata.items():
+        model.metadata_props.add(
+            key=key, value=value if isinstance(value, str) else json.dumps(value)
+        )
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _forget_where_it_was_traced(program: torch.export.ExportedProgram) -> None:
+    """Drop source paths and line numbers, so that the bytes do not depend on the folder."""
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):
+            node.meta.pop(key, None)
+
+
+def _onnx_runner(folder: Path) -> Any:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        folder / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    return lambda batch: session.run(None, {"images": batch})[0]
+
+
+def _pt2_runner(folder: Path) -> Any:
+    module = torch.export.load(folder / "model.pt2").module()
+
+    def run(batch: Pixels) -> Any:
+        with torch.no_grad():
+            return module(torch.from_numpy(batch)).numpy()
+
+    return run

@@ -1,0 +1,135 @@
+"""Classes for image files from the exported ONNX file: no PyTorch, so it starts at once."""
+
+import json
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imageclf.data.decoding import Fit, ImageError, Pixels, decode
+from imageclf.files import UserError
+
+MODEL_FILE = "model.onnx"
+BATCH = 64
+# Images decoded and not yet predicted: enough to keep every thread busy, few enough for memory.
+DECODED_AHEAD = 2 * BATCH
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A file, what the network saw of it (uint8, H x W [x 3]) and the probability of each class.
+
+    ``probabilities`` is float32 of shape (classes,) and sums to 1.
+    """
+
+    path: Path
+    image: Pixels
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ExportedClassifier:
+    """A trained classifier read back from its ONNX file."""
+
+    session: Any
+    class_names: list[str]
+    image_shape: tuple[int, ...]
+    fit: Fit
+    fingerprint: str
+
+    def probabilities(self, images: Pixels) -> NDArray[np.float32]:
+        """The probability of each class (float32, N x classes) for uint8 images (N x H x W)."""
+        probabilities: NDArray[np.float32] = self.session.run(None, {"images": images})[0]
+        return probabilities
+
+    def predict(self, paths: Iterable[Path]) -> Iterator[Prediction | ImageError]:
+        """Predict the image of every path, in order; a file that is no image yields its error.
+
+        Files are decoded by several threads a bounded number ahead, so that memory does not grow
+        with the number of paths.
+        """
+        with closing(_decoded(paths, self.image_shape, self.fit)) as decoded:
+            while batch := list(islice(decoded, BATCH)):
+                images = [image for _, image in batch if not isinstance(image, ImageError)]
+                rows = iter(self.probabilities(np.stack(images)) if images else ())
+                for path, image in batch:
+                    if isinstance(image, ImageError):
+                        yield image
+                    else:
+                        yield Prediction(path, image, next(rows))
+
+
+def load_exported(path: Path) -> ExportedClassifier:
+    """Load ``model.onnx`` from an exported folder, or an .onnx file given by name.
+
+    Raises:
+        UserError: the file is missing, is not ONNX, or does not carry the metadata of an export.
+    """
+    import onnxruntime
+
+    file = path if path.suffix == ".onnx" else path / MODEL_FILE
+    if not file.is_file():
+        raise UserError(f"{file} is missing: run `dvc repro` to make it")
+    options = onnxruntime.SessionOptions()
+    # Threads that spin between batches would take the cores from the threads that decode.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    # ONNX Runtime's errors have no common class but Exception.
+    except Exception as error:
+        detail = str(error).splitlines()[0]
+        raise UserError(f"{file} is not a usable ONNX file ({detail})") from error
+    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        return ExportedClassifier(
+            session,
+            json.loads(metadata["class_names"]),
+            tuple(json.loads(metadata["image_shape"])),
+            metadata["fit"],
+            metadata["fingerprint"],
+        )
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{file} does not say its class names, image shape, fit and fingerprint ({error}): "
+            "was it made by `dvc repro`?"
+        ) from None
+
+
+def likeliest(
+    probabilities: NDArray[np.float32], class_names: Sequence[str], count: int
+) -> list[tuple[str, float]]:
+    """The ``count`` likeliest classes with their probabilities, the likeliest first."""
+    order = np.argsort(-probabilities, kind="stable")[:count]
+    return [(class_names[index], float(probabilities[index])) for index in order]
+
+
+def _decoded(
+    paths: Iterable[Path], image_shape: Sequence[int], fit: Fit
+) -> Generator[tuple[Path, Pixels | ImageError], None, None]:
+    pool = ThreadPoolExecutor()
+    waiting: deque[tuple[Path, Future[Pixels | ImageError]]] = deque()
+    try:
+        for path in paths:
+            waiting.append((path, pool.submit(_image_or_error, path, image_shape, fit)))
+            if len(waiting) == DECODED_AHEAD:
+                done, result = waiting.popleft()
+                yield done, result.result()
+        while waiting:
+            done, result = waiting.popleft()
+            yield done, result.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _image_or_error(path: Path, image_shape: Sequence[int], fit: Fit) -> Pixels | ImageError:
+    try:
+        return decode(path, image_shape, fit)
+    except ImageError as error:
+        return error

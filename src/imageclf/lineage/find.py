@@ -1,0 +1,182 @@
+"""Lineage: what a model was made from, as MLflow, the journal and the workspace tell it."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from imageclf.files import UserError, read_json
+from imageclf.inference.prediction import MODEL_FILE, load_exported
+from imageclf.lineage.snapshots import Snapshot, pipeline_files
+from imageclf.params import flatten, parse_yaml
+from imageclf.project.folder import CLASSIFIER, LOCK, PARAMS
+from imageclf.project.git import git_if_any
+from imageclf.project.lock import Out, recorded_outs
+from imageclf.tracking.connection import TrackingError
+from imageclf.tracking.journal import PATCH, Journal, Record, journals
+from imageclf.tracking.queries import KEPT, TrackedRun, Version, find_runs, find_version
+
+DESCRIPTION = "model.json"
+FINGERPRINT = re.compile(r"[0-9a-f]{8,64}")
+LEFT_OUT = b"left out, too large: "
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What identifies a model and what it was made from.
+
+    Attributes:
+        fingerprint: 64 hexadecimal digits.
+        version: the one asked for, if it was one.
+        run: what MLflow tells.
+        record: what the journal tells.
+        files: ``params.yaml``, ``dvc.lock`` and ``changes.patch`` of the training, as far as known.
+        unknown: what could not be found out, and why; a line each.
+    """
+
+    fingerprint: str
+    version: Version | None = None
+    run: TrackedRun | None = None
+    record: Record | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Where and from which commit it was trained, and the digests of its data."""
+        description = self.record and self.record.description
+        known = description.tags | description.origin if description else {}
+        return known | (self.run.tags if self.run else {})
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Every parameter but those of ``runtime``, by dotted path."""
+        if PARAMS in self.files:
+            values = flatten(parse_yaml(self.files[PARAMS], PARAMS))
+            return {key: value for key, value in values.items() if not key.startswith("runtime.")}
+        if self.record:
+            return self.record.description.params
+        return dict(self.run.params) if self.run else {}
+
+    @property
+    def outs(self) -> list[Out]:
+        """What dvc.lock tells of the pipeline's outs."""
+        return recorded_outs(self.files[LOCK].decode()) if LOCK in self.files else []
+
+    @property
+    def changed_files(self) -> list[str]:
+        """The files that differed from the commit."""
+        patch = self.files.get(PATCH, b"")
+        listed = (git_if_any("apply", "--numstat", "-z", feed=patch) or b"") if patch else b""
+        names = [line.split(b"\t")[-1] for line in listed.split(b"\0") if line]
+        return [name.decode(errors="replace") for name in names] + self.left_out
+
+    @property
+    def left_out(self) -> list[str]:
+        """The files that differed from the commit and were too large for the patch."""
+        heading = self.files.get(PATCH, b"").partition(b"diff --git ")[0].splitlines()
+        names = [line.removeprefix(LEFT_OUT) for line in heading if line.startswith(LEFT_OUT)]
+        return [name.decode(errors="replace") for name in names]
+
+
+def find(what: str) -> Lineage:
+    """What is known of a model, without a look at DVC's cache and remotes.
+
+    Args:
+        what: a version (``models:/NAME/3``, ``models:/NAME@champion``), the id of a run, a
+            fingerprint or its first 8 digits or more, a model's folder, or an exported file.
+
+    Raises:
+        UserError: there is no such model, or only MLflow could tell and cannot be asked.
+    """
+    if what.startswith("models:/"):
+        version, run = find_version(what)
+        return _with_files(Lineage(run.tags["fingerprint"], version, run))
+    if Path(what).exists():
+        fingerprint = fingerprint_of(Path(what))
+        return _with_files(_with_run(Lineage(fingerprint)))
+    if not FINGERPRINT.fullmatch(what):
+        raise UserError(
+            f"{what} is no file and names no model: give models:/NAME@champion, models:/NAME/3, a "
+            "run id, a fingerprint (8 digits or more), a model's folder or an exported file"
+        )
+    return _with_files(_by_digits(what))
+
+
+def fingerprint_of(path: Path) -> str:
+    """The fingerprint that a model's folder or an exported file holds.
+
+    Raises:
+        UserError: it holds none.
+    """
+    if path.is_dir() and (path / DESCRIPTION).exists():
+        return str(read_json(path / DESCRIPTION).get("fingerprint", ""))
+    folder = path if path.is_dir() else path.parent
+    exported = path if path.suffix == ".onnx" else folder / MODEL_FILE
+    if not exported.is_file() or path.suffix not in {"", ".onnx", ".pt2"}:
+        raise UserError(f"{path} holds no model: neither {DESCRIPTION} nor {MODEL_FILE} is there")
+    return load_exported(exported).fingerprint
+
+
+def _by_digits(digits: str) -> Lineage:
+    """The model of a run's id or of the beginning of a fingerprint."""
+    known = {journal.fingerprint for journal in journals()}
+    known |= {fingerprint_of(CLASSIFIER)} if CLASSIFIER.exists() else set()
+    known = {each for each in known if each.startswith(digits)}
+    runs, unknown = [], []
+    try:
+        runs = find_runs(digits)
+    except TrackingError as error:
+        unknown.append(str(error))
+    found = sorted(known | {run.tags["fingerprint"] for run in runs})
+    if not found:
+        reason = f" ({unknown[0]})" if unknown else ""
+        raise UserError(f"no run and no fingerprint begins with {digits}{reason}")
+    if len(found) > 1:
+        raise UserError(f"{digits} may be {' or '.join(found)}: give more digits")
+    return Lineage(found[0], run=runs[0] if runs else None, unknown=unknown)
+
+
+def _with_run(lineage: Lineage) -> Lineage:
+    try:
+        runs = find_runs(lineage.fingerprint)
+    except TrackingError as error:
+        return replace(lineage, unknown=[*lineage.unknown, str(error)])
+    return replace(lineage, run=runs[0] if runs else None)
+
+
+def _with_files(lineage: Lineage) -> Lineage:
+    """With the files of the training, from the run, the journal or the workspace."""
+    journal = Journal(lineage.fingerprint)
+    kept = {path.name: path.read_bytes() for path in journal.folder.glob("*") if path.name in KEPT}
+    places = [lineage.run.files if lineage.run else {}, kept, _workspace_files(lineage.fingerprint)]
+    # params.yaml and dvc.lock belong together; the patch is the training's.
+    files = dict(next((place for place in places if LOCK in place), {}))
+    files |= next(({PATCH: place[PATCH]} for place in places if PATCH in place), {})
+    found = replace(lineage, record=journal.record, files=files)
+    return replace(found, unknown=[*lineage.unknown, *_gaps(found)])
+
+
+def _workspace_files(fingerprint: str) -> dict[str, bytes]:
+    """Those of the workspace, if they are what made its model and that is the one."""
+    files = pipeline_files(Path())
+    if LOCK not in files or not (CLASSIFIER / DESCRIPTION).exists():
+        return {}
+    if fingerprint_of(CLASSIFIER) != fingerprint or Snapshot("", files).contradiction():
+        return {}
+    return {name: text.encode() for name, text in files.items() if name in KEPT}
+
+
+def _gaps(lineage: Lineage) -> Iterator[str]:
+    """What of a lineage is not known, where not even MLflow's silence explains it."""
+    if not lineage.run and not lineage.unknown:
+        yield "MLflow has no run of it (`imageclf sync` makes one from the files)"
+    if LOCK not in lineage.files:
+        yield "no dvc.lock of it was kept: it was never registered"
+    if "git_commit" not in lineage.tags:
+        yield "it is not known from which commit it was trained"
+    elif lineage.tags.get("git_dirty") == "true" and PATCH not in lineage.files:
+        yield "the source differed from the commit, and no changes.patch was kept"
+    for name in lineage.left_out:
+        yield f"{name} differed from the commit and was too large for changes.patch"

@@ -1,0 +1,173 @@
+"""Publication: what the files of a finished pipeline tell MLflow, and the telling."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from imageclf.files import UserError, read_json, sha256_file
+from imageclf.lineage.snapshots import MODEL, Snapshot, checked_out, pipeline_files
+from imageclf.params import Params, load_params, tracked_values
+from imageclf.project.folder import (
+    AUDIT,
+    AUDIT_PAGE,
+    EVALUATION,
+    HISTORY,
+    LOCK,
+    METRICS,
+    ONNX,
+    PARAMS,
+    PARITY,
+    PREDICTIONS,
+    PREPARED,
+    REPORTS,
+)
+from imageclf.tracking.gate import Identity, read_candidate
+from imageclf.tracking.journal import Journal, Metrics, Record, now_ms, trained_here
+from imageclf.tracking.live import Dataset, File, Item, Patch, describe_run
+from imageclf.tracking.provenance import record_source
+from imageclf.tracking.registry import Model, Registration
+from imageclf.tracking.registry import register as register_model
+from imageclf.tracking.runs import end_abandoned, synchronise, tag_snapshot
+
+TEST_IMAGES = PREPARED / "test.images.npy"
+SPLITS = ("train", "val", "test")
+
+
+def register(params: Params) -> tuple[Registration, Record]:
+    """Publish what is in the current folder, and keep in the journal how it was registered.
+
+    Raises:
+        UserError: a file is missing, or MLflow cannot be told; then the journal has it already.
+    """
+    outs, files = Outs(Path()), pipeline_files(Path())
+    description = describe_run(params, outs.fingerprint, outs.digests, weights=outs.weights)
+    if outs.journal.record is None:
+        description = replace(description, origin=record_source(outs.journal.patch))
+    restored = not trained_here(outs.fingerprint)
+    record = outs.journal.register(description, files, restored, now_ms())
+    digest = Snapshot("", files).digest if LOCK in files else None
+    done = outs.publish(record, tracked_values(params), digest)
+    end_abandoned()
+    return done, record
+
+
+def publish(snapshot: Snapshot) -> Registration:
+    """Publish the outs of a snapshot, which come from DVC's cache or a remote.
+
+    What the journal does not know of it yet it is told.
+
+    Raises:
+        UserError: the outs are not to be had, or MLflow cannot be told.
+    """
+    with checked_out(snapshot) as folder:
+        outs = Outs(folder)
+        if outs.journal.is_training():
+            raise UserError("it is being trained now")
+        record = snapshot.record or _keep(snapshot, outs, load_params(folder / PARAMS))
+        return outs.publish(record, snapshot.params, snapshot.digest)
+
+
+def _keep(snapshot: Snapshot, outs: "Outs", params: Params) -> Record:
+    description = describe_run(
+        params, outs.fingerprint, outs.digests, snapshot.experiment, outs.weights
+    )
+    description = replace(description, origin=snapshot.origin, started=snapshot.time)
+    known = outs.journal.record
+    restored = known.restored if known else True
+    return outs.journal.register(description, snapshot.files, restored, snapshot.time)
+
+
+class Outs:
+    """What the pipeline wrote, below a folder.
+
+    Raises:
+        UserError: a file is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        for path in (HISTORY, ONNX, TEST_IMAGES, PREDICTIONS, AUDIT_PAGE):
+            if not (folder / path).exists():
+                raise UserError(f"{path} is missing: run `dvc repro` to make it")
+        self._folder = folder
+        self._model = read_json(folder / MODEL / "model.json")
+        self.fingerprint: str = self._model["fingerprint"]
+        self.weights: dict[str, str] = self._model["weights"]
+        self.digests: dict[str, str] = read_json(folder / PREPARED / "digests.json")
+        self.journal = Journal(self.fingerprint)
+
+    def publish(
+        self, record: Record, params: Mapping[str, Any], digest: str | None
+    ) -> Registration:
+        """Make MLflow agree with these files and with the journal.
+
+        Args:
+            record: what the journal tells.
+            params: by dotted path; those of which data set, and under which name to register.
+            digest: of the snapshot that the files belong to, if they do to one.
+
+        Raises:
+            UserError: a file is missing, or MLflow cannot be told.
+        """
+        import numpy as np
+
+        from imageclf.data.prepared import load_split
+
+        model = Model(
+            name=params["register.name"],
+            path=self._folder / ONNX,
+            example=np.array(load_split(self._folder / PREPARED, "test").images[:2]),
+            class_names=self._model["class_names"],
+        )
+        items: list[Item] = [
+            *self._metrics(record),
+            *self._datasets(params["data.name"]),
+            *self._files(record),
+        ]
+        identity = Identity(self.fingerprint, sha256_file(model.path), self.digests["test"])
+        candidate = read_candidate(self._folder, identity)
+        run = synchronise(record.description, items, record.restored, self._ended(record))
+        registration = register_model(run, model, candidate)
+        if digest:
+            tag_snapshot(run, digest)
+        return registration
+
+    def _ended(self, record: Record) -> int:
+        """When the training ended; of one elsewhere, when its model was registered here first."""
+        end = self.journal.end()
+        return end.time if end and end.status == "FINISHED" else record.registered or now_ms()
+
+    def _metrics(self, record: Record) -> Iterator[Metrics]:
+        """What the files tell; from the journal when it was, and the speeds that no file tells."""
+        registered = record.registered or now_ms()
+        said = {each.step: each for each in self.journal.messages() if isinstance(each, Metrics)}
+        with (self._folder / HISTORY).open(newline="") as file:
+            for row in csv.DictReader(file):
+                values = {name: float(value) for name, value in row.items()}
+                epoch = int(values.pop("epoch"))
+                live = said.get(epoch, Metrics(epoch, {}, registered))
+                yield Metrics(epoch, live.values | values, live.time)
+        figures = read_json(self._folder / METRICS)
+        test = {f"test_{name}": float(value) for name, value in figures.items()}
+        yield Metrics(0, test, registered)
+
+    def _datasets(self, name: str) -> Iterator[Dataset]:
+        counts = read_json(self._folder / AUDIT)["images"]
+        for split in SPLITS:
+            source = f"{PREPARED}/{split}.images.npy"
+            yield Dataset(split, name, self.digests[split], source, counts[split])
+
+    def _files(self, record: Record) -> Iterator[File]:
+        reports = self._folder / REPORTS
+        for name in ("data.json", "data.html", "history.csv", "metrics.json"):
+            yield File(reports / name, "reports")
+        yield File(self._folder / EVALUATION, str(EVALUATION))
+        yield File(self._folder / PARITY, str(PARITY.parent))
+        yield File(self._folder / MODEL, MODEL)
+        for name in (PARAMS, LOCK):
+            if (path := self.journal.folder / name).exists():
+                yield File(path)
+        commit = record.description.origin.get("git_commit")
+        if commit and self.journal.patch.exists():
+            yield Patch(self.journal.patch, commit=commit)

@@ -1,0 +1,263 @@
+"""Rebuilding: a model made again in a folder of its own, and compared with what was recorded.
+
+The folder is a clone of the project at the commit of the training, with its patch, params.yaml and
+dvc.lock. It has a cache and a tracking store of its own, so that nothing of the project changes;
+the project's cache is one of its remotes, of which DVC only reads.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from imageclf.files import UserError, read_json, sha256_file
+from imageclf.lineage.find import Lineage, fingerprint_of
+from imageclf.project.dvc import (
+    dvc_in_terminal,
+    laid_out,
+    missing,
+    missing_on_remote,
+    read_outs,
+    shared_config,
+    write_config,
+)
+from imageclf.project.folder import CLASSIFIER, LOCK, METRICS, ONNX, PARAMS
+from imageclf.project.git import git_if_any
+from imageclf.project.lock import Out, bare_pipeline, lacks, md5_of, recorded_outs, recorded_sources
+from imageclf.tracking.connection import QUIET, Store, own_database
+from imageclf.tracking.journal import PATCH, Journal
+
+CACHE = "cache-of-the-project"
+FETCHED = {"fetch", "weights"}  # the stages whose outs come from elsewhere
+MACHINE = ("device", "hardware", "version.")
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """An out that was to come about again.
+
+    Attributes:
+        recorded: what it was.
+        md5: of what it is now; None if it did not come about.
+        made: whether a stage made it, and no cache had it.
+    """
+
+    recorded: Out
+    md5: str | None
+    made: bool
+
+    @property
+    def same(self) -> bool:
+        """Whether it is what it was, byte by byte."""
+        return self.md5 == self.recorded.md5
+
+
+@dataclass(frozen=True)
+class Result:
+    """How what was rebuilt compares with what was recorded.
+
+    Attributes:
+        outs: one by one.
+        same_version: whether the ONNX file is the one of the registered version that was asked for.
+        same_fingerprint: whether it is a model of the same fingerprint.
+        machine: what of the machine differs, by tag: what was recorded and what is now.
+        accuracy: on the test split, what was recorded, if that is known, and what is now.
+        tolerance: how far the accuracies may lie apart, on another machine.
+    """
+
+    outs: list[Rebuilt]
+    same_version: bool
+    same_fingerprint: bool
+    machine: dict[str, tuple[str | None, str]]
+    accuracy: tuple[float | None, float]
+    tolerance: float
+
+    @property
+    def identical(self) -> bool:
+        """Whether everything is what it was, byte by byte."""
+        return self.same_version and all(out.same for out in self.outs)
+
+    @property
+    def close(self) -> bool:
+        """Whether another machine came as near as its rounding lets it.
+
+        From the same data, source and parameters, which the fingerprint covers.
+        """
+        before, now = self.accuracy
+        if not self.machine or not self.same_fingerprint or before is None:
+            return False
+        return abs(before - now) <= self.tolerance
+
+
+def prepare(lineage: Lineage, folder: Path) -> Path:
+    """Make the folder: the source, the parameters and the dvc.lock of the training.
+
+    Returns:
+        The project's folder in it: the same, unless the project is a part of its repository.
+
+    Raises:
+        UserError: the folder is not empty, or something of the training is not known. Then there
+            is no folder.
+    """
+    commit = lineage.tags.get("git_commit")
+    if commit is None:
+        raise UserError("it is not known from which commit it was trained")
+    if LOCK not in lineage.files or PARAMS not in lineage.files:
+        raise UserError("its params.yaml and dvc.lock were not kept: it was never registered")
+    if lineage.tags.get("git_dirty") == "true" and PATCH not in lineage.files:
+        raise UserError(f"its source differed from the commit {commit}, and no {PATCH} was kept")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not empty: name another folder")
+    config, project = shared_config(), folder / _prefix()
+    try:
+        _check_out(commit, lineage.files.get(PATCH, b""), folder)
+        for name in (PARAMS, LOCK):
+            (project / name).write_bytes(lineage.files[name])
+        source = {f"'remote \"{CACHE}\"'": {"url": config["cache"]["dir"]}}
+        own = {"cache": {"dir": str(project.absolute() / ".dvc/cache")}}
+        write_config(project / ".dvc/config.local", config | source | own)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return project
+
+
+def _prefix() -> str:
+    """Where the project is in its repository: nothing, if at its root."""
+    return (git_if_any("rev-parse", "--show-prefix") or b"").decode().strip()
+
+
+def _check_out(commit: str, patch: bytes, folder: Path) -> None:
+    repository = git_if_any("rev-parse", "--show-toplevel")
+    if repository is None:
+        raise UserError("this is no git repository: run this in the folder of the project")
+    # A clone of a folder has every object of it, those of a commit that no branch holds too.
+    origin, place = repository.decode().rstrip("\n"), str(folder)
+    if git_if_any("clone", "--quiet", "--no-checkout", origin, place) is None:
+        raise UserError(f"git cannot clone {origin} to {folder}")
+    if git_if_any("-C", place, "checkout", "--quiet", "--detach", commit) is None:
+        raise UserError(f"the commit {commit} is not in this repository: fetch it first")
+    if patch and git_if_any("-C", place, "apply", "--whitespace=nowarn", feed=patch) is None:
+        raise UserError(f"{PATCH} does not fit the commit {commit}")
+
+
+def other_sources(lineage: Lineage, folder: Path) -> list[str]:
+    """The files in a prepared folder that are not those that dvc.lock records."""
+    recorded = recorded_sources(lineage.files[LOCK].decode())
+    return [path for path, md5 in recorded.items() if md5_of(folder / path) != md5]
+
+
+def rebuild(
+    lineage: Lineage,
+    folder: Path,
+    tolerance: float,
+    from_scratch: bool,
+    tell: Callable[[str], None],
+) -> Result | None:
+    """Make a model again; what DVC says goes to the terminal.
+
+    Args:
+        lineage: of the model.
+        folder: a new one, or an empty one.
+        tolerance: how far the test accuracies may lie apart, if the machine is another one.
+        from_scratch: take nothing but the raw data and pretrained weights from a cache.
+        tell: called with a line of text at each step.
+
+    Returns:
+        What came about; None if a stage failed.
+
+    Raises:
+        UserError: as ``prepare`` does.
+    """
+    project = prepare(lineage, folder)
+    tell(f"{folder} holds the source, params.yaml and dvc.lock of {lineage.fingerprint[:8]}")
+    for path in other_sources(lineage, project):
+        tell(f"{path} is not the file that dvc.lock records")
+    outs = [project / out.path for out in lineage.outs]
+    wanted = [out.path for out in lineage.outs if not from_scratch or out.stage in FETCHED]
+    if wanted:
+        _restore(wanted, project, tell)
+    restored = {path: _stamp(path) for path in outs}
+    if not (project / CLASSIFIER).exists():
+        _make_store(project)
+    tell("dvc repro")
+    if not _dvc(project, "repro", *dict.fromkeys(out.stage for out in lineage.outs)):
+        return None
+    made = {str(path.relative_to(project)) for path in outs if _stamp(path) != restored[path]}
+    return _compare(lineage, project, made, tolerance)
+
+
+def _restore(paths: list[str], project: Path, tell: Callable[[str], None]) -> None:
+    """Fetch what the project's cache has, and for the rest ask the default remote."""
+    pull = ("pull", "--allow-missing")
+    tell("what the project's cache has")
+    _dvc(project, *pull, "--remote", CACHE, *paths)
+    lacking = missing(project)
+    if not any(lacks(lacking, path) for path in paths):
+        return
+    try:
+        missing_on_remote(project)  # or one that is silent would be waited for
+    except UserError as error:
+        tell(f"nothing from a remote: {error}")
+        return
+    tell("what the remote has")
+    _dvc(project, *pull, *paths)
+
+
+def _dvc(project: Path, *arguments: str) -> bool:
+    """Run a `dvc` command in the terminal; returns whether it succeeded.
+
+    Its stages find this process's interpreter, and a tracking store of the folder's own.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MLFLOW_", "DVC_EXP", "DVC_STAGE", "DVC_ROOT"))
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    variables = kept | {"PATH": path, "MLFLOW_TRACKING_URI": own_database(project.absolute())}
+    with dvc_in_terminal(*arguments, at=project, environment=variables) as process:
+        return process.wait() == 0
+
+
+def _make_store(project: Path) -> None:
+    """Make MLflow's database, or the training would wait for its migrations."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    Store(project, own_database(project.absolute())).experiments()
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a stage writes an out: DVC deletes it before."""
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
+
+
+def _compare(lineage: Lineage, project: Path, made: set[str], tolerance: float) -> Result:
+    now = {out.path: out.md5 for out in recorded_outs((project / LOCK).read_text())}
+    version, tags = lineage.version, lineage.tags
+    record = Journal(lineage.fingerprint, project).record
+    machine = record.description.origin if record else {}
+    return Result(
+        outs=[Rebuilt(out, now.get(out.path), out.path in made) for out in lineage.outs],
+        same_version=version is None or sha256_file(project / ONNX) == version.sha256,
+        same_fingerprint=fingerprint_of(project / CLASSIFIER) == lineage.fingerprint,
+        machine={
+            name: (tags.get(name), value)
+            for name, value in machine.items()
+            if name.startswith(MACHINE) and tags.get(name) != value
+        },
+        accuracy=(_recorded_accuracy(lineage), read_json(project / METRICS)["accuracy"]),
+        tolerance=tolerance,
+    )
+
+
+def _recorded_accuracy(lineage: Lineage) -> float | None:
+    """On the test split, as the cache or MLflow tells."""
+    lock = lineage.files[LOCK].decode()
+    with laid_out({"dvc.yaml": bare_pipeline(lock), LOCK: lock}) as folder:
+        figures = read_outs(folder, [str(METRICS)]).get(str(METRICS), {})
+    tracked = lineage.run.metrics.get("test_accuracy") if lineage.run else None
+    accuracy: float | None = figures.get("accuracy", tracked)
+    return accuracy

@@ -1,0 +1,215 @@
+"""Snapshots: every state of the project of which something still knows what the pipeline made.
+
+A snapshot is dvc.yaml, params.yaml and dvc.lock. The workspace has one, the journal one of each
+registered model, and git one for each commit and DVC experiment. From it and DVC's cache or remotes
+the files themselves come back, in a temporary folder.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from imageclf.files import UserError, digest_of
+from imageclf.params import flatten, parse_yaml, read_yaml
+from imageclf.project.dvc import dvc, has_remotes, laid_out, reason_of
+from imageclf.project.folder import CLASSIFIER, DVC_YAML, LOCK, PARAMS, PIPELINE
+from imageclf.project.git import git_if_any
+from imageclf.project.lock import LockedStage, locked_stages
+from imageclf.tracking.journal import Record, journals, now_ms
+
+MODEL = str(CLASSIFIER)
+# Its entry in dvc.lock is written after it ran, so MLflow and the journal get a dvc.lock without.
+REGISTER = "register"
+REGISTER_ENTRY = re.compile(rf"^  {REGISTER}:\n(?:    .*\n)*", re.MULTILINE)
+# The md5s of source files decide nothing here, and are most of what there is to parse.
+SOURCES = re.compile(r"^    - path: (?:src|stages)/.*\n(?:      .*\n)*", re.MULTILINE)
+# No stash, and nothing that DVC does only for a moment.
+REFS = ("HEAD", "--branches", "--tags", "--remotes", "--glob=refs/exps/[0-9a-f][0-9a-f]/*")
+EXPERIMENT_REF = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One state of the project.
+
+    Attributes:
+        label: what to call it.
+        files: text by name, those of ``PIPELINE``.
+        time: of it, in milliseconds since 1970.
+        origin: the tags of the commit that holds it; none outside of git.
+        experiment: the name of the DVC experiment that made it.
+        record: what the journal tells, if it is the journal's.
+    """
+
+    label: str
+    files: Mapping[str, str]
+    time: int = field(default_factory=now_ms)
+    origin: dict[str, str] = field(default_factory=dict)
+    experiment: str | None = None
+    record: Record | None = None
+
+    def __str__(self) -> str:
+        return self.label
+
+    @cached_property
+    def stages(self) -> dict[str, LockedStage]:
+        """What dvc.lock tells of each stage."""
+        return locked_stages(SOURCES.sub("", self.files[LOCK]))
+
+    @cached_property
+    def outs(self) -> dict[str, str]:
+        """The md5 of every out, by its path."""
+        return {out.path: out.md5 for stage in self.stages.values() for out in stage.outs}
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """Every parameter but those of ``runtime``, by dotted path."""
+        values = flatten(parse_yaml(self.files[PARAMS], PARAMS))
+        return {key: value for key, value in values.items() if not key.startswith("runtime.")}
+
+    @property
+    def model(self) -> str | None:
+        """The md5 of the model, in which its fingerprint stands; None before there is one."""
+        return self.outs.get(MODEL)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 over all that MLflow is told of this state."""
+        return digest_of({"params": self.params, "outs": self.outs})
+
+    def contradiction(self) -> str | None:
+        """Why these files are no state that `dvc repro` left, or None."""
+        for name, stage in self.stages.items():
+            if name == REGISTER:
+                continue
+            for path, value in stage.params.get(PARAMS, {}).items():
+                if self.params.get(path) != value:
+                    return f"{name} has not run yet with {path}: {self.params.get(path)}"
+            for dep in stage.deps:
+                if self.outs.get(dep.path, dep.md5) != dep.md5:
+                    return f"{name} has not run yet with the {dep.path} that is there now"
+        return None
+
+
+def pipeline_files(folder: Path) -> dict[str, str]:
+    """The text of each file of ``PIPELINE`` that a folder has: before `dvc repro` no dvc.lock."""
+    paths = [folder / name for name in PIPELINE]
+    return _without_register({path.name: path.read_text() for path in paths if path.exists()})
+
+
+def _without_register(files: dict[str, str]) -> dict[str, str]:
+    return files | {LOCK: REGISTER_ENTRY.sub("", files[LOCK])} if LOCK in files else files
+
+
+def snapshots(everything: bool) -> list[Snapshot]:
+    """The newest snapshot of every model, the oldest model first.
+
+    Args:
+        everything: the models of all commits, of all experiments and of the journal; otherwise
+            the workspace's only.
+
+    Raises:
+        UserError: there is no dvc.lock in the workspace, or it is torn.
+    """
+    workspace = _from_workspace()
+    if not everything and workspace is None:
+        raise UserError("nothing was trained here yet: type `dvc repro`, or add --all")
+    here = [workspace] if workspace else []
+    by_model: dict[str, list[Snapshot]] = {}
+    for each in [*here, *_from_journal(), *(_from_git() if everything else ())]:
+        if each.model and (everything or each.model == here[0].model):
+            by_model.setdefault(each.model, []).append(each)
+    return sorted(map(_best, by_model.values()), key=lambda snapshot: snapshot.time)
+
+
+def _best(same: Sequence[Snapshot]) -> Snapshot:
+    """Of snapshots of one model the first that agrees in itself, with what the others know."""
+    chosen = next((each for each in same if not each.contradiction()), same[0])
+    return replace(
+        chosen,
+        time=min(each.time for each in same),
+        origin=next((each.origin for each in same if each.origin), {}),
+        experiment=next((each.experiment for each in same if each.experiment), None),
+    )
+
+
+def _from_workspace() -> Snapshot | None:
+    files = pipeline_files(Path())
+    found = Snapshot("the workspace", files) if len(files) == len(PIPELINE) else None
+    return found if found and found.model else None
+
+
+def _from_journal() -> Iterator[Snapshot]:
+    for journal in journals():
+        record, files = journal.record, pipeline_files(journal.folder)
+        if record and record.registered and len(files) == len(PIPELINE):
+            yield Snapshot(str(journal), files, record.registered, record=record)
+
+
+def _from_git() -> Iterator[Snapshot]:
+    """Snapshots of commits and experiments, the newest first; none where there is no git."""
+    refs = _lines("for-each-ref", "refs/exps", "--format=%(objectname) %(refname)")
+    names = {
+        commit: match[1]
+        for commit, _, ref in (line.partition(" ") for line in refs)
+        if (match := EXPERIMENT_REF.fullmatch(ref))
+    }
+    log = _lines("log", "--full-history", "--format=%H %ct", *REFS, "--", *PIPELINE)
+    commits = [line.split() for line in log]
+    texts = _texts(f"{commit}:./{name}" for commit, _ in commits for name in PIPELINE)
+    for commit, seconds in commits:
+        files = {name: text for name in PIPELINE if (text := next(texts)) is not None}
+        if len(files) < len(PIPELINE):
+            continue
+        experiment = names.get(commit)
+        found = Snapshot(
+            f"the experiment {experiment}" if experiment else f"the commit {commit[:7]}",
+            _without_register(files),
+            int(seconds) * 1000,
+            {"git_commit": commit, "git_dirty": "false"},
+            experiment,
+        )
+        with suppress(UserError):  # a commit whose dvc.lock is torn holds no state
+            found.contradiction()
+            yield found
+
+
+def _lines(*arguments: str) -> list[str]:
+    return (git_if_any(*arguments) or b"").decode().splitlines()
+
+
+def _texts(names: Iterable[str]) -> Iterator[str | None]:
+    """The text of each file that git holds under a name such as ``COMMIT:./dvc.lock``."""
+    feed = "".join(f"{name}\n" for name in names).encode()
+    answer = BytesIO(git_if_any("cat-file", "--batch", feed=feed) or b"")
+    while heading := answer.readline():
+        if heading.endswith(b" missing\n"):
+            yield None
+        else:
+            size = int(heading.split()[-1])
+            yield answer.read(size + 1)[:size].decode()
+
+
+@contextmanager
+def checked_out(snapshot: Snapshot) -> Iterator[Path]:
+    """A temporary folder with the files of a snapshot that the register stage needs.
+
+    Raises:
+        UserError: neither DVC's cache nor a remote has all of them.
+    """
+    stage = read_yaml(Path(DVC_YAML))["stages"][REGISTER]
+    targets = [dep for dep in stage["deps"] if not dep.startswith(("src/", "stages/"))]
+    with laid_out(snapshot.files) as folder:
+        done = dvc("checkout", *targets, at=folder)
+        if done.returncode and has_remotes():
+            done = dvc("pull", *targets, at=folder)
+        if done.returncode:
+            lacking = [path for path in targets if path in done.stderr]
+            reason = f"DVC's cache and remotes lack {', '.join(lacking)}"
+            raise UserError(reason if lacking else reason_of(done))
+        yield folder

@@ -1,0 +1,4 @@
+"""Architectures by name, their first weights, and the classifier that is saved and loaded.
+
+How a network learns is in ``training``. It may import the ground alone.
+"""

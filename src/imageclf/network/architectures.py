@@ -1,0 +1,303 @@
+"""Architectures by name: each a short function from parameters to a network.
+
+A network takes normalised images (float32, N x C x H x W) and gives one row per image (float32,
+N x classes): logits, log-probabilities or probabilities, as ``model.output`` says.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from imageclf.files import UserError
+from imageclf.network.initialization import initialize
+from imageclf.params import Model
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+# Networks of torchvision that also classify halfway, while they train.
+WITH_AUXILIARIES = ("googlenet", "inception_v3")
+OUTPUTS: dict[str, type[nn.Module]] = {"log_softmax": nn.LogSoftmax, "softmax": nn.Softmax}
+
+
+class Network(nn.Module):
+    """A network in two parts, of which the first may be taken over from another training.
+
+    Attributes:
+        backbone: from images (float32, N x C x H x W) to features (float32, N x F).
+        head: from features to the output.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Sequential) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self._frozen = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The output (float32, N x classes) of images (float32, N x C x H x W)."""
+        result: Tensor = self.head(self.backbone(images))
+        return result
+
+    def freeze(self, frozen: bool) -> None:
+        """Keep the backbone as it is, or let it learn.
+
+        A frozen one also is in eval mode while the head trains: its batch norm goes on with the
+        means that it has, and its dropout is off.
+        """
+        self._frozen = frozen
+        self.backbone.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but a frozen backbone stays in eval mode."""
+        super().train(mode)
+        self.backbone.train(mode and not self._frozen)
+        return self
+
+
+def build_network(model: Model, image_shape: Sequence[int], classes: int) -> Network:
+    """The network that ``model`` describes, with fresh weights from torch's generator.
+
+    Its head is its last linear layer; ``model.head`` puts hidden ones before a new one.
+
+    Args:
+        model: the section of the parameters.
+        image_shape: (H, W) of grey images or (H, W, C).
+        classes: the number of outputs.
+    """
+    build = ARCHITECTURES.get(model.name, torchvision_network)
+    backbone, last = cut_off_head(build(model, (*image_shape, 1)[:3], classes))
+    head: list[nn.Module] = [last]
+    if model.head:
+        head = linear_layers([last.in_features, *model.head, classes], model)
+    if model.output != "logits":
+        head.append(OUTPUTS[model.output](dim=1))
+    network = Network(backbone, nn.Sequential(*head))
+    initialize(network, model)
+    return network
+
+
+def cut_off_head(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
+    """A network without its last linear layer, and that layer; the network is changed in place."""
+    name, last = head_of(network)
+    network.set_submodule(name, nn.Identity())
+    return network, last
+
+
+def head_of(network: nn.Module) -> tuple[str, nn.Linear]:
+    """The last linear layer of a network, with its name."""
+    return _layers(network, nn.Linear)[-1]
+
+
+def linear_layers(widths: Sequence[int], model: Model) -> list[nn.Module]:
+    """A linear layer per pair of neighbouring widths; activation and dropout between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths[:-1]):
+        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[model.activation]()]
+        if model.dropout:
+            layers.append(nn.Dropout(model.dropout))
+    return [*layers, nn.Linear(widths[-2], widths[-1])]
+
+
+class MLP(nn.Module):
+    """A fully connected network written by hand, as in the course's Part 2.
+
+    Attributes:
+        layers: one linear layer per pair of neighbouring widths.
+    """
+
+    def __init__(self, widths: Sequence[int], activation: nn.Module, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.activation, self.dropout = activation, dropout
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (float32, N x classes) of images (float32, N x C x H x W)."""
+        hidden = images.flatten(start_dim=1)
+        *inner, last = self.layers
+        for layer in inner:
+            hidden = self.activation(layer(hidden))
+            if self.dropout:
+                hidden = functional.dropout(hidden, self.dropout, self.training)
+        logits: Tensor = last(hidden)
+        return logits
+
+
+def mlp(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
+    """Fully connected layers over the flattened image, as in the course's Parts 2 to 5.
+
+    784-256-64-10 has 218,058 parameters: 784*256 + 256, 256*64 + 64, 64*10 + 10.
+    """
+    widths = [math.prod(image_shape), *model.hidden, classes]
+    return MLP(widths, ACTIVATIONS[model.activation](), model.dropout)
+
+
+def mlp_sequential(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
+    """The same network as ``mlp``, by nn.Sequential, as in the course's Part 3."""
+    widths = [math.prod(image_shape), *model.hidden, classes]
+    return nn.Sequential(nn.Flatten(), *linear_layers(widths, model))
+
+
+def stage_widths(model: Model) -> list[int]:
+    """The channels of each stage of a convolutional network: twice those of the one before."""
+    return [model.width * 2**stage for stage in range(model.stages)]
+
+
+class GlobalMaxPool(nn.Module):
+    """The largest value of each channel; unlike nn.AdaptiveMaxPool2d, repeatable on GPUs."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (float32, N x C) of N x C x H x W."""
+        return images.amax(dim=(2, 3))
+
+
+def cnn(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
+    """Stages of 3x3 convolutions with batch norm, halving the side between them.
+
+    ``depth`` convolutions a stage; then the largest value of each channel and one linear layer,
+    whatever the side of the images. Width 32, depth 2 and three stages on grey images: 288,170
+    parameters for ten classes.
+    """
+    layers: list[nn.Module] = []
+    inputs = image_shape[2]
+    for outputs in stage_widths(model):
+        for _ in range(model.depth):
+            layers += [
+                nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
+                nn.BatchNorm2d(outputs),
+                ACTIVATIONS[model.activation](),
+            ]
+            inputs = outputs
+        layers.append(nn.MaxPool2d(2))
+    layers[-1] = GlobalMaxPool()
+    return nn.Sequential(*layers, nn.Dropout(model.dropout), nn.Linear(inputs, classes))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (https://arxiv.org/abs/1603.05027, pre-activation)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+        self.norm1, self.norm2 = nn.BatchNorm2d(inputs), nn.BatchNorm2d(outputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (float32, N x outputs x H/stride x W/stride)."""
+        hidden = self.activation(self.norm1(images))
+        shortcut = images if self.shortcut is None else self.shortcut(hidden)
+        residual = self.conv2(self.activation(self.norm2(self.conv1(hidden))))
+        result: Tensor = shortcut + residual
+        return result
+
+
+def resnet(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
+    """A residual network of the CIFAR kind: 2 * depth layers a stage, and 2 more.
+
+    The first stage has the full side of the images, each next one half of it. Three stages of width
+    16 are the ResNet of https://arxiv.org/abs/1512.03385 section 4.2, wider ones are Wide ResNets
+    (https://arxiv.org/abs/1605.07146), with their dropout before the last layer only. Width 16 and
+    depth 3 on grey images: 271,994 parameters for ten classes.
+    """
+    activation = ACTIVATIONS[model.activation]
+    inputs = model.width
+    layers: list[nn.Module] = [nn.Conv2d(image_shape[2], inputs, 3, padding=1, bias=False)]
+    for stage, outputs in enumerate(stage_widths(model)):
+        for block in range(model.depth):
+            stride = 2 if stage > 0 and block == 0 else 1
+            layers.append(ResidualBlock(inputs, outputs, stride, activation()))
+            inputs = outputs
+    return nn.Sequential(
+        *layers,
+        nn.BatchNorm2d(inputs),
+        activation(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(model.dropout),
+        nn.Linear(inputs, classes),
+    )
+
+
+def torchvision_network(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
+    """Any classification model of torchvision by its own name, with fresh weights.
+
+    Its last linear layer is replaced for the number of classes and, where images are not RGB, its
+    first convolution for the number of channels. Auxiliary classifiers are left away.
+    """
+    from torchvision.models import get_model
+
+    settings = {"aux_logits": False, "init_weights": True} if model.name in WITH_AUXILIARIES else {}
+    network: nn.Module = get_model(model.name, weights=None, **settings)
+    if not _layers(network, nn.Linear):
+        raise UserError(f"model.name: {model.name} has no linear layer that could be replaced")
+    name, head = head_of(network)
+    network.set_submodule(name, nn.Linear(head.in_features, classes))
+    if image_shape[2] != 3:
+        name, first = first_convolution(network)
+        network.set_submodule(name, _for_channels(first, image_shape[2]))
+    return _checked(network, model.name, image_shape, classes)
+
+
+def _checked(network: nn.Module, name: str, image_shape: Sequence[int], classes: int) -> nn.Module:
+    """The network, if two black images come out as two rows of logits.
+
+    Raises:
+        UserError: it is made for other images, or gives something else than logits.
+    """
+    height, width, channels = image_shape
+    try:
+        with torch.no_grad():
+            output = network.eval()(torch.zeros(2, channels, height, width))
+        fits = isinstance(output, Tensor) and output.shape == (2, classes)
+        reason = "it gives no logits per class"
+    except (RuntimeError, AssertionError, ValueError) as error:
+        fits, reason = False, str(error).splitlines()[0]
+    if not fits:
+        raise UserError(
+            f"model.name: {name} does not take images of {height} pixels ({reason}); "
+            "choose another network or transform.image_size"
+        )
+    return network.train()
+
+
+def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    """The convolution of a network that takes the images, with its name."""
+    return _layers(network, nn.Conv2d)[0]
+
+
+def _layers(network: nn.Module, kind: type[Layer]) -> list[tuple[str, Layer]]:
+    return [(name, layer) for name, layer in network.named_modules() if isinstance(layer, kind)]
+
+
+def _for_channels(layer: nn.Conv2d, channels: int) -> nn.Conv2d:
+    replacement = copy.deepcopy(layer)
+    replacement.in_channels = channels
+    replacement.weight = nn.Parameter(
+        layer.weight.new_empty(layer.out_channels, channels, *layer.weight.shape[2:])
+    )
+    replacement.reset_parameters()
+    return replacement
+
+
+ARCHITECTURES: dict[str, Callable[[Model, Sequence[int], int], nn.Module]] = {
+    "mlp": mlp,
+    "mlp_sequential": mlp_sequential,
+    "cnn": cnn,
+    "resnet": resnet,
+}

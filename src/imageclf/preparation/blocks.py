@@ -1,0 +1,319 @@
+"""From image files to blocks: images of one shape, decoded once, before their splits are known.
+
+Which split an image belongs to can depend on what it shows, because duplicates stay on one side.
+So images are decoded into blocks in the order of their names, and ``dealing`` then deals them out
+to the splits. Memory holds one image per worker and a few hundred bytes per file.
+
+The blocks lie in a folder that is named by the digest of all that determines them. A stage that was
+killed finds there what it had finished: each block comes with a receipt, and is used again if every
+image in it still has the digest that the receipt tells.
+"""
+
+import base64
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.filesize import decimal
+
+from imageclf.data import archives, shards
+from imageclf.data import decoding as images
+from imageclf.data.archives import Stored, read_tar
+from imageclf.data.decoding import Fit, ImageError, has_colour, read
+from imageclf.data.prepared import Pixels
+from imageclf.data.shards import to_jpeg
+from imageclf.files import UserError, digest_of, sha256_file
+from imageclf.params import Transform
+from imageclf.preparation import duplicates
+from imageclf.preparation.duplicates import THUMBNAIL, thumbnail
+from imageclf.system.progress import image_progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_IMAGES = 256  # in a block
+BLOCK = 1 << 23  # bytes of pixels that a block does not exceed
+MOST_BYTES = 1 << 28  # of a file: no image that fits the limit on pixels is larger
+FIRST_LOOK = 16  # files that tell most often whether a set has colours
+JPEG_SHARE = 0.4  # of the bytes of the pixels, at most, with photographs
+# What decides the bytes of a block. A test holds the modules against what this one imports.
+CODE = (__name__, *(module.__name__ for module in (archives, duplicates, images, shards)))
+LIBRARIES = ("cykooz-resizer", "numpy", "pillow", "simplejpeg")
+Map = Callable[..., Iterable[Any]]
+
+
+class Block(NamedTuple):
+    """A file of images, one after the other, as pixels or as JPEG, and the bytes of each."""
+
+    path: Path
+    sizes: list[int]
+
+    def contents(self, chosen: NDArray[np.bool_]) -> Iterator[bytes]:
+        """The bytes of the images that are chosen."""
+        with self.path.open("rb") as file:
+            for wanted, end in zip(chosen, np.cumsum(self.sizes).tolist(), strict=True):
+                if wanted:
+                    yield file.read(end - file.tell())
+                else:
+                    file.seek(end)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Images of one shape that wait for their splits.
+
+    Attributes:
+        table: a row per file, in the order of the source: name, split (empty where it is to be
+            drawn), class, height, width, sha256, pixels_sha256, verdict (ok, converted,
+            unreadable) and a note on it. What is unreadable has no image.
+        image_shape: (H, W) or (H, W, 3).
+        as_jpeg: whether the blocks hold JPEG files, and not pixels.
+        blocks: the images as they follow each other in the table.
+        thumbnails: of the images (see ``duplicates``), where they are photographs.
+    """
+
+    table: "pd.DataFrame"
+    image_shape: tuple[int, ...]
+    as_jpeg: bool
+    blocks: list[Block]
+    thumbnails: Pixels | None = None
+
+
+class Row(NamedTuple):
+    """What the table tells of a file, but for its split and class."""
+
+    name: str
+    height: int
+    width: int
+    sha256: str
+    pixels_sha256: str
+    verdict: str
+    note: str
+
+
+class _Part(NamedTuple):
+    """Some files of a tar."""
+
+    tar: Path
+    files: list[Stored]
+
+    def contents(self) -> Iterator[tuple[str, bytes | ImageError]]:
+        """Their names and bytes; instead of an enormous file, what is wrong with it."""
+        with self.tar.open("rb") as tar:
+            for file in self.files:
+                if file.size > MOST_BYTES:
+                    yield file.name, ImageError(None, f"larger than {decimal(MOST_BYTES)}")
+                else:
+                    yield file.name, os.pread(tar.fileno(), file.size, file.offset)
+
+
+class _Job(NamedTuple):
+    """A block to be made of a part's images."""
+
+    part: _Part
+    image_shape: tuple[int, ...]
+    fit: Fit
+    as_jpeg: bool
+    path: Path
+
+    @property
+    def receipt(self) -> Path:
+        return self.path.with_suffix(".json")
+
+
+class _Made(NamedTuple):
+    """What is known of a block, which is also its receipt.
+
+    ``sizes`` and ``digests`` (sha256) are of the images as they stand in the block.
+    """
+
+    rows: list[Row]
+    sizes: list[int]
+    digests: list[str]
+    thumbnails: bytes
+
+    @classmethod
+    def of_receipt(cls, text: bytes) -> Self:
+        rows, sizes, digests, thumbnails = json.loads(text)
+        return cls([Row(*row) for row in rows], sizes, digests, base64.b64decode(thumbnails))
+
+    def as_receipt(self) -> bytes:
+        values = self._replace(thumbnails=base64.b64encode(self.thumbnails).decode())  # type: ignore[arg-type]
+        return json.dumps(values).encode()
+
+
+def make_blocks(
+    tar: Path, transform: Transform, folder: Path, mapped: Map, console: Console
+) -> Blocks:
+    """Decode every image of a tar; what cannot be read is told in the table.
+
+    Args:
+        tar: uncompressed, see ``archives``; beside it lies the ``source.json`` with its digest.
+        transform: the section of the parameters.
+        folder: holds the blocks of this and, until now, of other work.
+        mapped: ``map``, or that of a pool of processes.
+        console: where a line about earlier work and, on a terminal, the progress go.
+
+    Raises:
+        UserError: there is not enough space on the disk.
+    """
+    files = read_tar(tar)
+    side, channels = transform.image_size, transform.channels
+    if channels == "auto":
+        channels = 3 if _any_colour(tar, files, mapped) else 1
+    image_shape = (side, side, 3) if channels == 3 else (side, side)
+    as_jpeg = are_too_many(len(files), image_shape, transform)
+    work = _work_folder(folder, tar, image_shape, transform.fit, as_jpeg)
+    parts = _parts(tar, files, max(1, min(MOST_IMAGES, BLOCK // prod(image_shape))))
+    jobs = [
+        _Job(part, image_shape, transform.fit, as_jpeg, work / f"{number:06}")
+        for number, part in enumerate(parts)
+    ]
+    left = sum(len(job.part.files) for job in jobs if not job.receipt.exists())
+    if left < len(files):
+        console.print(f"carrying on: {len(files) - left:,} of {len(files):,} files are done")
+    # The blocks that are missing, and all images once more in their splits.
+    _check_space((left + len(files)) * image_bytes(image_shape, as_jpeg), folder)
+    making = mapped(_make, jobs)
+    import pandas as pd  # now, that the workers have begun
+
+    made = _collected(making, len(files), console)
+    thumbnails = np.frombuffer(b"".join(some.thumbnails for some in made), np.uint8)
+    return Blocks(
+        pd.DataFrame([row for some in made for row in some.rows], columns=list(Row._fields)),
+        image_shape,
+        as_jpeg,
+        [Block(job.path, some.sizes) for job, some in zip(jobs, made, strict=True)],
+        thumbnails.reshape(-1, *THUMBNAIL, *image_shape[2:]),
+    )
+
+
+def are_too_many(images: int, image_shape: tuple[int, ...], transform: Transform) -> bool:
+    """Whether so many images are kept as JPEG, because their pixels would take too much."""
+    return images * prod(image_shape) > transform.packed_limit_gb * 1e9
+
+
+def image_bytes(image_shape: tuple[int, ...], as_jpeg: bool) -> int:
+    """What an image takes on the disk, as JPEG at most with photographs."""
+    return int(prod(image_shape) * (JPEG_SHARE if as_jpeg else 1))
+
+
+def clear_blocks(folder: Path) -> None:
+    """Remove the blocks of all work, finished or not."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _any_colour(tar: Path, files: list[Stored], mapped: Map) -> bool:
+    """Whether a file has colours; of most sets, the first ones tell."""
+    parts = _parts(tar, files[FIRST_LOOK:], MOST_IMAGES)
+    return _has_colour(_Part(tar, files[:FIRST_LOOK])) or any(mapped(_has_colour, parts))
+
+
+def _has_colour(part: _Part) -> bool:
+    return any(isinstance(content, bytes) and has_colour(content) for _, content in part.contents())
+
+
+def _work_folder(
+    folder: Path, tar: Path, image_shape: tuple[int, ...], fit: Fit, as_jpeg: bool
+) -> Path:
+    """The folder of the blocks of this work; that of any other is removed."""
+    determines = {
+        "source": sha256_file(tar.with_name("source.json")),
+        "images": [image_shape, fit, as_jpeg],
+        "code": {name: sha256_file(Path(inspect.getfile(sys.modules[name]))) for name in CODE},
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+    work = folder / digest_of(determines)
+    work.mkdir(parents=True, exist_ok=True)
+    for other in folder.iterdir():
+        if other != work:
+            shutil.rmtree(other)
+    return work
+
+
+def _parts(tar: Path, files: list[Stored], count: int) -> list[_Part]:
+    return [_Part(tar, files[start : start + count]) for start in range(0, len(files), count)]
+
+
+def _collected(made: Iterable[_Made], files: int, console: Console) -> list[_Made]:
+    collected = []
+    with image_progress(console, files) as advance:
+        for some in made:
+            collected.append(some)
+            advance(len(some.rows))
+    return collected
+
+
+def _make(job: _Job) -> _Made:
+    """The block, as an earlier attempt left it or made now."""
+    if (made := _finished(job)) is None:
+        made = _decoded(job)
+        job.receipt.write_bytes(made.as_receipt())
+    return made
+
+
+def _finished(job: _Job) -> _Made | None:
+    """What the receipt tells of a block that is whole, if it is."""
+    try:
+        made = _Made.of_receipt(job.receipt.read_bytes())
+        images = Block(job.path, made.sizes).contents(np.ones(len(made.sizes), bool))
+        digests = [hashlib.sha256(image).hexdigest() for image in images]
+    # A receipt that a power failure left may be empty or torn.
+    except (OSError, ValueError):
+        return None
+    same = [row.name for row in made.rows] == [file.name for file in job.part.files]
+    return made if same and digests == made.digests else None
+
+
+def _decoded(job: _Job) -> _Made:
+    """Write the block; tell of every file, and give a thumbnail of every image."""
+    made = _Made([], [], [], b"")
+    thumbnails = []
+    with job.path.open("wb") as block:
+        for name, content in job.part.contents():
+            row, pixels = _read(name, content, job)
+            made.rows.append(row)
+            if pixels is not None:
+                image = to_jpeg(pixels) if job.as_jpeg else pixels.data
+                made.sizes.append(block.write(image))
+                digest = hashlib.sha256(image).hexdigest() if job.as_jpeg else row.pixels_sha256
+                made.digests.append(digest)
+                thumbnails.append(thumbnail(pixels).tobytes())
+    return made._replace(thumbnails=b"".join(thumbnails))
+
+
+def _read(name: str, content: bytes | ImageError, job: _Job) -> tuple[Row, Pixels | None]:
+    digest = ""
+    try:
+        if isinstance(content, ImageError):
+            raise content
+        digest = hashlib.sha256(content).hexdigest()
+        decoded = read(content, job.image_shape, job.fit)
+    except ImageError as error:
+        return Row(name, 0, 0, digest, "", "unreadable", error.reason), None
+    pixels = decoded.pixels
+    seen = hashlib.sha256(pixels.data).hexdigest()
+    verdict = "converted" if decoded.changes else "ok"
+    note = ", ".join(decoded.changes)
+    return Row(name, decoded.height, decoded.width, digest, seen, verdict, note), pixels
+
+
+def _check_space(needed: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"the images need {decimal(needed)} while they are prepared, but {folder.parent} has "
+            f"{decimal(free)} free: make room or lower transform.image_size"
+        )

@@ -1,0 +1,121 @@
+"""From blocks to splits: packed pixels in one file, or shards of JPEG, for each of them."""
+
+import os
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.format import open_memmap, read_array_header_1_0, read_magic
+from numpy.typing import NDArray
+
+from imageclf.data.prepared import SPLITS, images_path, pixel_counts, shards_folder
+from imageclf.data.shards import from_jpeg, write_shards
+from imageclf.preparation.blocks import Block, Blocks, Map
+
+
+class _Deal(NamedTuple):
+    """A block of pixels to be dealt out.
+
+    ``splits`` is that of each image, ``rows`` the first free row of each split.
+    """
+
+    block: Path
+    splits: NDArray[np.object_]
+    rows: dict[str, int]
+    image_shape: tuple[int, ...]
+    folder: Path
+
+
+class _Shards(NamedTuple):
+    """A split to be written as shards: which images of each block belong to it."""
+
+    blocks: list[tuple[Block, NDArray[np.bool_]]]
+    folder: Path
+
+
+class _Count(NamedTuple):
+    """Images of a block of JPEG whose pixels are to be counted."""
+
+    block: Block
+    chosen: NDArray[np.bool_]
+    image_shape: tuple[int, ...]
+
+
+def deal_out(images: Blocks, splits: NDArray[np.object_], folder: Path, mapped: Map) -> Any:
+    """Write the images of every split: packed, or in shards beside an array of none.
+
+    Args:
+        images: in blocks.
+        splits: the split of each of them.
+        folder: exists.
+        mapped: as in ``make_blocks``.
+
+    Returns:
+        How often each value stands in each channel of the train split, as ``pixel_counts``.
+    """
+    parts = list(_parts(images, splits))
+    for split in SPLITS:
+        count = 0 if images.as_jpeg else int((splits == split).sum())
+        shape = (count, *images.image_shape)
+        open_memmap(images_path(folder, split), "w+", np.uint8, shape)
+        shards_folder(folder, split).mkdir()
+    if images.as_jpeg:
+        for _ in mapped(_write, _shards(parts, folder)):
+            pass
+        jobs = [_Count(block, part == "train", images.image_shape) for block, part in parts]
+        return sum(mapped(_count, jobs))
+    for split in SPLITS:
+        write_shards([], shards_folder(folder, split))
+    return sum(mapped(_deal, _deals(parts, images.image_shape, folder)))
+
+
+def _parts(
+    images: Blocks, splits: NDArray[np.object_]
+) -> Iterator[tuple[Block, NDArray[np.object_]]]:
+    """Every block with the splits of its images."""
+    start = 0
+    for block in images.blocks:
+        yield block, splits[start : start + len(block.sizes)]
+        start += len(block.sizes)
+
+
+def _deals(
+    parts: list[tuple[Block, NDArray[np.object_]]], image_shape: tuple[int, ...], folder: Path
+) -> Iterator[_Deal]:
+    rows = dict.fromkeys(SPLITS, 0)
+    for block, part in parts:
+        yield _Deal(block.path, part, dict(rows), image_shape, folder)
+        rows = {split: row + int((part == split).sum()) for split, row in rows.items()}
+
+
+def _deal(deal: _Deal) -> NDArray[np.int64]:
+    images = np.fromfile(deal.block, np.uint8).reshape(-1, *deal.image_shape)
+    counts = pixel_counts(images[:0])
+    for split, row in deal.rows.items():
+        chosen = images[deal.splits == split]
+        with images_path(deal.folder, split).open("r+b") as file:
+            read_magic(file)
+            read_array_header_1_0(file)
+            file.seek(row * prod(deal.image_shape), os.SEEK_CUR)
+            file.write(chosen.data)
+        if split == "train":
+            counts = pixel_counts(chosen)
+    return counts
+
+
+def _shards(parts: list[tuple[Block, NDArray[np.object_]]], folder: Path) -> Iterator[_Shards]:
+    for split in SPLITS:
+        chosen = [(block, part == split) for block, part in parts]
+        yield _Shards(chosen, shards_folder(folder, split))
+
+
+def _write(shards: _Shards) -> None:
+    contents = (jpeg for block, chosen in shards.blocks for jpeg in block.contents(chosen))
+    write_shards(contents, shards.folder)
+
+
+def _count(job: _Count) -> NDArray[np.int64]:
+    images = [from_jpeg(content, job.image_shape) for content in job.block.contents(job.chosen)]
+    return pixel_counts(np.array(images, np.uint8).reshape(-1, *job.image_shape))

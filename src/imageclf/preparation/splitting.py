@@ -1,0 +1,138 @@
+"""Which images train, which watch the training, and which judge it."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imageclf.data.prepared import Labels
+from imageclf.files import UserError
+from imageclf.params import Params
+from imageclf.preparation.duplicates import joined
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Groups = NDArray[np.int64]
+Names = NDArray[np.object_]
+
+
+def draw_splits(
+    given: Names, labels: Labels, groups: Groups, class_names: Sequence[str], params: Params
+) -> Names:
+    """The split of every image: as given, and drawn with ``params.seed`` where that is empty.
+
+    Test, where none is given, is drawn before val, both from what is not given as anything else.
+    Train images that ``transform.train_per_class`` leaves out are of no split: empty.
+
+    Args:
+        given: N times train, val, test or empty.
+        labels: int64, N.
+        groups: int64, N; images of one group stay on one side.
+        class_names: for the errors.
+        params: the seed and the fractions.
+
+    Raises:
+        UserError: a class has too few images or groups to stand on both sides.
+    """
+    generator = np.random.default_rng(params.seed)
+    splits = np.where(given == "", "train", given)
+    for name, fraction in (
+        ("test", params.transform.test_fraction),
+        ("val", params.transform.val_fraction),
+    ):
+        if name not in given:
+            rest = np.flatnonzero(splits == "train")
+            chosen = stratified_choice(labels[rest], groups[rest], fraction, generator, class_names)
+            splits[rest[chosen]] = name
+    if params.transform.train_per_class:
+        splits[_beyond(params.transform.train_per_class, labels, splits, generator)] = ""
+    return splits
+
+
+def _beyond(
+    count: int, labels: Labels, splits: Names, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """The train images that are more than ``count`` of their class, drawn at random."""
+    drawn = generator.permutation(np.flatnonzero(splits == "train"))
+    of_class = (drawn[labels[drawn] == label][count:] for label in np.unique(labels))
+    return np.concatenate([*of_class])
+
+
+def origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
+    """Groups of images that show the same or whose names agree in the pattern.
+
+    What agrees is the first of its groups that matched, or all that it matches if it has none.
+
+    Raises:
+        UserError: the pattern matches no name.
+    """
+    if not pattern:
+        return same
+    first: dict[str, int] = {}
+    pairs = []
+    for number, name in enumerate(names):
+        if match := re.search(pattern, name):
+            found = match.groups() if match.re.groups else [match[0]]
+            if origin := next(filter(None, found), None):
+                pairs.append((number, first.setdefault(origin, number)))
+    if not pairs:
+        raise UserError(f"data.group_pattern: {pattern!r} matches no name, such as {names.iloc[0]}")
+    return joined(same, np.array(pairs))
+
+
+def stratified_choice(
+    labels: Labels,
+    groups: Groups,
+    fraction: float,
+    generator: np.random.Generator,
+    class_names: Sequence[str],
+) -> NDArray[np.bool_]:
+    """Mark ``fraction`` of the images of every class, at least one, drawn at random.
+
+    Groups are chosen as wholes, each with the class of its first image, as far as they fit; where
+    none does, the smallest one is.
+
+    Args:
+        labels: int64, N.
+        groups: int64, N.
+        fraction: between 0 and 1.
+        generator: the source of the draw.
+        class_names: for the errors.
+
+    Returns:
+        bool, N: True for the chosen ones.
+
+    Raises:
+        UserError: a class has a single image or group, which cannot stand on both sides.
+    """
+    _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
+    sizes = np.bincount(group_of)
+    chosen = np.zeros(len(sizes), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels[first][group_of] == label)
+        drawn = group_of[generator.permutation(members)]
+        candidates = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
+        if len(candidates) < 2:
+            raise UserError(
+                f"class {class_names[label]} has too few images, apart from copies and such of "
+                "one origin: no split can be drawn from it"
+            )
+        wanted = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        taken = _that_fit(sizes[candidates], wanted)
+        chosen[candidates[taken] if taken else candidates[[sizes[candidates].argmin()]]] = True
+    return chosen[group_of]
+
+
+def _that_fit(sizes: NDArray[np.int64], wanted: int) -> list[int]:
+    """The places of the groups that, taken in turn, together hold no more than ``wanted``."""
+    taken = []
+    for place, size in enumerate(sizes.tolist()):
+        if size <= wanted:
+            taken.append(place)
+            wanted -= size
+        if not wanted:
+            break
+    return taken

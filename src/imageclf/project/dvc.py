@@ -1,0 +1,180 @@
+"""DVC as a command: the one way to call it, and what its cache and remotes have."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from imageclf.files import UserError, write_text
+from imageclf.system.child import guarded
+
+DVC = (sys.executable, "-m", "dvc")
+# Seconds that a remote has to answer in; a server that swallows every word is waited for no longer.
+PATIENCE_S = 10.0
+
+# Sections of DVC's configuration by title, each with its options.
+Config = dict[str, dict[str, str]]
+
+
+@contextmanager
+def laid_out(files: Mapping[str, str]) -> Iterator[Path]:
+    """A temporary folder with texts by file name, that shares the project's cache and remotes.
+
+    Raises:
+        UserError: this is no project of DVC's.
+    """
+    config = shared_config()
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, text in files.items():
+            (folder / file).write_text(text)
+        alone = {"no_scm": "true", "analytics": "false", "site_cache_dir": f"{folder}/.dvc/site"}
+        write_config(folder / ".dvc/config", config | {"core": config["core"] | alone})
+        yield folder
+
+
+def read_outs(folder: Path, paths: list[str]) -> dict[str, Any]:
+    """The JSON files among a folder's outs that the cache has, by path."""
+    dvc("checkout", "--quiet", "--allow-missing", *paths, at=folder)
+    found = {path: folder / path for path in paths}
+    return {path: json.loads(file.read_bytes()) for path, file in found.items() if file.exists()}
+
+
+def written_files() -> dict[str, str]:
+    """The md5 of every file that a stage wrote, by its path, wherever the file is.
+
+    Raises:
+        UserError: neither the cache nor the default remote tells.
+    """
+    done = dvc("list", "--dvc-only", "--recursive", "--json", "--show-hash", ".")
+    if done.returncode:
+        raise UserError(reason_of(done))
+    return {file["path"]: file["md5"] for file in json.loads(done.stdout)}
+
+
+def missing(folder: Path) -> set[str]:
+    """The outs that the cache lacks, in whole or in part.
+
+    Raises:
+        UserError: DVC cannot tell.
+    """
+    return _missing("not_in_cache", dvc("data", "status", "--granular", "--json", at=folder))
+
+
+def missing_on_remote(folder: Path) -> set[str]:
+    """The outs that the default remote lacks, in whole or in part.
+
+    Raises:
+        UserError: there is no such remote, or it does not answer within ``PATIENCE_S``.
+    """
+    name = default_remote()
+    command = ("data", "status", "--granular", "--json", "--not-in-remote")
+    try:
+        return _missing("not_in_remote", dvc(*command, at=folder, timeout=PATIENCE_S))
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{name} does not answer within {PATIENCE_S:.0f} s") from None
+    except UserError as error:
+        raise UserError(f"{name} cannot be asked: {error}") from None
+
+
+def _missing(key: str, done: "subprocess.CompletedProcess[str]") -> set[str]:
+    if done.returncode:
+        raise UserError(reason_of(done))
+    paths: list[str] = json.loads(done.stdout).get(key, [])
+    return {path.rstrip("/") for path in paths}
+
+
+def reason_of(done: "subprocess.CompletedProcess[str]") -> str:
+    """Why a `dvc` command failed, in one line."""
+    lines = done.stderr.strip().splitlines()
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines or [f"dvc ended with code {done.returncode}"])[0]
+
+
+@cache
+def shared_config() -> Config:
+    """What another folder needs to share the project's cache and remotes.
+
+    Raises:
+        UserError: this is no project of DVC's.
+    """
+    place = dvc("cache", "dir")
+    if place.returncode:
+        raise UserError("this is no folder of DVC's: run this in the folder of the project")
+    sections: Config = {"core": {}, "cache": {"dir": place.stdout.strip()}}
+    for line in dvc("config", "--list").stdout.splitlines():
+        key, _, value = line.partition("=")
+        section, _, option = key.rpartition(".")
+        if section.startswith("remote."):
+            title = f"'remote \"{section.removeprefix('remote.')}\"'"
+            sections.setdefault(title, {})[option] = value
+        elif key == "core.remote":
+            sections["core"]["remote"] = value
+    return sections
+
+
+def default_remote() -> str:
+    """The name of DVC's default remote.
+
+    Raises:
+        UserError: there is none, or this is no project of DVC's.
+    """
+    name = shared_config()["core"].get("remote")
+    if name is None:
+        raise UserError("there is no default remote (`dvc remote add --default` makes one)")
+    return name
+
+
+def has_remotes() -> bool:
+    """Whether files may also come from elsewhere than the cache."""
+    return any("remote " in title for title in shared_config())
+
+
+def write_config(path: Path, sections: Config) -> None:
+    """Write a configuration of DVC's."""
+    lines = []
+    for title, options in sections.items():
+        lines.append(f"[{title}]")
+        lines += [f'{key} = """{value}"""' for key, value in options.items()]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def dvc(
+    *arguments: str, at: Path | None = None, timeout: float | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """What a `dvc` command ends with, in another folder than the current one if ``at`` is given.
+
+    Raises:
+        subprocess.TimeoutExpired: after ``timeout`` seconds.
+    """
+    environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
+    return subprocess.run(  # noqa: S603 - every word of it is the project's own
+        [*DVC, *arguments],
+        cwd=at,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+
+
+@contextmanager
+def dvc_in_terminal(
+    *arguments: str, at: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a `dvc` command in the terminal while the block runs; it ends with the block at last.
+
+    Args:
+        arguments: of the command.
+        at: the folder to run it in, where it is not the current one.
+        environment: its variables, where they are not this process's.
+    """
+    with guarded([*DVC, *arguments], cwd=at, env=environment) as process:
+        yield process

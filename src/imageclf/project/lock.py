@@ -1,0 +1,137 @@
+"""What a dvc.lock tells: what each stage read and wrote, by md5."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
+
+from imageclf.files import UserError
+from imageclf.params import parse_yaml
+from imageclf.project.folder import LOCK
+
+
+@dataclass(frozen=True)
+class Out:
+    """Something that a stage wrote.
+
+    Attributes:
+        path: below the project's folder.
+        stage: that wrote it.
+        md5: of the file, or of the listing of the folder and then with ``.dir`` at its end.
+        in_cache: whether all of it is in the project's cache; None where that is not known.
+        on_remote: likewise for the default remote.
+    """
+
+    path: str
+    stage: str
+    md5: str
+    in_cache: bool | None = None
+    on_remote: bool | None = None
+
+
+class LockedFile(BaseModel):
+    """A file or folder that a dvc.lock tells of."""
+
+    path: str
+    md5: str
+
+
+_Files = Annotated[list[LockedFile], BeforeValidator(lambda found: found or [])]
+
+
+class LockedStage(BaseModel):
+    """What a dvc.lock tells of a stage: what it read and wrote, and its parameters by file."""
+
+    deps: _Files = []
+    outs: _Files = []
+    params: dict[str, dict[str, Any]] = {}
+
+
+def locked_stages(lock: str) -> dict[str, LockedStage]:
+    """What the text of a dvc.lock tells, by stage; of an empty one nothing.
+
+    Raises:
+        UserError: it is no dvc.lock, or one that a kill tore.
+    """
+    try:
+        stages = (parse_yaml(lock, LOCK) or {}).get("stages") or {}
+        return TypeAdapter(dict[str, LockedStage]).validate_python(stages)
+    except (ValidationError, AttributeError):
+        raise UserError(f"{LOCK} is torn: remove it, or check it out from git") from None
+
+
+def recorded_outs(lock: str) -> list[Out]:
+    """Every out that the text of a dvc.lock tells of, in the order of the stages.
+
+    Raises:
+        UserError: it is no dvc.lock.
+    """
+    return [
+        Out(out.path, name, out.md5)
+        for name, stage in locked_stages(lock).items()
+        for out in stage.outs
+    ]
+
+
+def recorded_sources(lock: str) -> dict[str, str]:
+    """The md5 of every file that a stage depends on and that no stage wrote, by its path.
+
+    Raises:
+        UserError: it is no dvc.lock.
+    """
+    stages = locked_stages(lock).values()
+    written = [out.path for stage in stages for out in stage.outs]
+    return {
+        dep.path: dep.md5
+        for stage in stages
+        for dep in stage.deps
+        if not lies_in(dep.path, written)
+    }
+
+
+def outs_read_otherwise(lock: str, written: Mapping[str, str]) -> set[str]:
+    """The outs of which a stage has read something else than a dvc.lock now tells of them.
+
+    Args:
+        lock: the text of a dvc.lock.
+        written: of ``written_files``.
+    """
+    stages = locked_stages(lock).values()
+    outs = [out for stage in stages for out in stage.outs]
+    known = {**written, **{out.path: out.md5 for out in outs}}
+    read = {(dep.path, dep.md5) for stage in stages for dep in stage.deps}
+    others = {path for path, md5 in read if known.get(path, md5) != md5}
+    return {out.path for out in outs if any(lies_in(path, [out.path]) for path in others)}
+
+
+def lies_in(path: str, places: Iterable[str]) -> bool:
+    """Whether a path is one of the places, or lies in one that is a folder."""
+    return f"{path}/".startswith(tuple(f"{place}/" for place in places))
+
+
+def bare_pipeline(lock: str) -> str:
+    """A dvc.yaml that knows of the outs in a dvc.lock and of nothing else."""
+    outs = recorded_outs(lock)
+    stages = {
+        stage: {"cmd": "true", "outs": [out.path for out in outs if out.stage == stage]}
+        for stage in dict.fromkeys(out.stage for out in outs)
+    }
+    return json.dumps({"stages": stages})  # which is YAML too
+
+
+def lacks(missing_paths: set[str], out: str) -> bool:
+    """Whether an out is among the paths, or something in it."""
+    return any(lies_in(path, [out]) for path in missing_paths)
+
+
+def md5_of(path: Path) -> str | None:
+    """The md5 of a file, as DVC names it; None where there is none."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return found.hexdigest()

@@ -1,0 +1,159 @@
+"""Images in a folder per class, or an archive or URL of one -> the raw folder.
+
+The raw folder holds ``images.tar``, uncompressed: one file in DVC's cache however many images, and
+the same bytes from the same images whether they came as a folder, a zip or a tar; and
+``source.json``, which tells what is in it and what was left out.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from imageclf.data.archives import File, Listing, opened, write_tar
+from imageclf.data.class_folders import (
+    IMAGE_SUFFIXES,
+    IMAGES,
+    arrange,
+    check_for_empty_classes,
+    class_names,
+    is_image,
+    wrapper,
+)
+from imageclf.files import UserError, atomic_folder, sha256_file, write_json
+from imageclf.sources.catalog import DOWNLOADS, fetch_address, in_project
+
+WORK = DOWNLOADS / "image_folder"
+LEFT_OUT_LISTED = 20
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a source holds: its images, its classes, and the names and reasons of the rest."""
+
+    images: list[File]
+    class_names: list[str]
+    left_out: list[dict[str, str]]
+
+    @property
+    def bytes(self) -> int:
+        """The size of all images together."""
+        return sum(image.size for image in self.images)
+
+
+def fetch_images(source: str, target: Path, console: Console) -> Collected:
+    """Write the raw folder of images that the user has.
+
+    Args:
+        source: a folder, a zip or tar file (relative to the root of the project), or the http
+            address of an archive. Whatever its layout, see ``class_folders``, it is only read.
+        target: the raw folder, which appears or is replaced only when everything is right.
+        console: where the progress goes, on a terminal.
+
+    Raises:
+        UserError: the source cannot be had, is unsafe or damaged, or its folders make no classes.
+    """
+    if not source:
+        raise UserError(
+            "data.source in params.yaml is empty: name a folder of pictures, a folder per class in "
+            "it, or a zip or tar file or the URL of one"
+        )
+    try:
+        WORK.mkdir(parents=True, exist_ok=True)
+        # What a lost connection leaves stays there for the next try, all else goes.
+        path = (
+            fetch_address("data.source", source, WORK, console)
+            if "://" in source
+            else in_project(source)
+        )
+        try:
+            with opened(path, WORK) as listing:
+                collected = _collect(listing, path)
+                _check_space(collected.bytes, Path.cwd())
+                with atomic_folder(target) as folder:
+                    _store(collected, folder, console)
+        finally:
+            shutil.rmtree(WORK)
+    except OSError as error:
+        raise UserError(
+            f"cannot read {source} or write {target}: {error.filename or ''} "
+            f"{error.strerror or error}"
+        ) from error
+    return collected
+
+
+def _collect(listing: Listing, source: Path) -> Collected:
+    images = [file for file in listing.files if is_image(file.name)]
+    if not images:
+        raise UserError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    useless = wrapper([image.name for image in images], listing.folders)
+    names = {image.name.removeprefix(useless): image for image in images}
+    folders = [name.removeprefix(useless) for name in listing.folders if name.startswith(useless)]
+    try:
+        places = arrange(names)
+        check_for_empty_classes(folders, places)
+        classes = class_names(places)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    inside = {place.name for place in places}
+    reasons = [
+        (file.name, "in no class folder" if is_image(file.name) else "not an image by its name")
+        for file in listing.files
+        if file.name.removeprefix(useless) not in inside
+    ]
+    return Collected(
+        [File(name, names[name].size, names[name].open) for name in sorted(inside)],
+        classes,
+        [{"name": name, "reason": reason} for name, reason in sorted(reasons)],
+    )
+
+
+def _store(collected: Collected, folder: Path, console: Console) -> None:
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=24),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(IMAGES, total=collected.bytes)
+        write_tar(
+            collected.images, folder / IMAGES, lambda size: progress.advance(task, float(size))
+        )
+    write_json(folder / "source.json", _description(collected, folder / IMAGES))
+
+
+def _description(collected: Collected, tar: Path) -> dict[str, Any]:
+    """What source.json says: nothing of the place that the images came from."""
+    return {
+        "name": "image_folder",
+        "images": len(collected.images),
+        "classes": collected.class_names,
+        "files": {tar.name: {"bytes": tar.stat().st_size, "sha256": sha256_file(tar)}},
+        "left_out": {
+            "count": len(collected.left_out),
+            "examples": collected.left_out[:LEFT_OUT_LISTED],
+        },
+    }
+
+
+def _check_space(needed: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{decimal(needed)} of images do not fit: {folder} has {decimal(free)} free; make room "
+            "and try again"
+        )

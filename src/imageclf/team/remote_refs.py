@@ -1,0 +1,53 @@
+"""Refs of the project's own at git's remote: small things that all clones of it share.
+
+However it is reached, a server of git's changes a ref only from the value that it is told. That
+makes a ref a lock between machines, and a place for what no cached file may tell.
+"""
+
+from collections.abc import Mapping
+
+from imageclf.project.git import git, remote
+
+ROOT = "refs/imageclf"
+# Commits that do not tell who made them and when: the same files are the same commit.
+NOBODY = {
+    f"GIT_{role}_{what}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "imageclf"), ("EMAIL", "imageclf"), ("DATE", "@0 +0000"))
+}
+
+
+def listed(pattern: str, timeout: float | None = None) -> dict[str, str]:
+    """The refs at the remote that a pattern finds, each with its commit; raises as ``git`` does."""
+    lines = git("ls-remote", remote(), pattern, timeout=timeout).decode().splitlines()
+    return {ref: commit for commit, ref in (line.split("\t") for line in lines)}
+
+
+def commit(files: Mapping[str, bytes]) -> str:
+    """Put files into a commit of their own, on no branch; returns its 40 hexadecimal digits."""
+    blobs = [(git("hash-object", "-w", "--stdin", feed=files[name]), name) for name in files]
+    tree = b"".join(b"100644 blob %s\t%s\n" % (blob.strip(), name.encode()) for blob, name in blobs)
+    root = git("mktree", feed=tree).decode().strip()
+    made = git("commit-tree", root, "-m", "imageclf", environment=NOBODY)
+    return made.decode().strip()
+
+
+def fetch(ref: str, commit: str) -> dict[str, bytes]:
+    """The files of the commit that a ref of the remote names.
+
+    Raises:
+        GitError: it names another one by now, or as ``git`` does.
+    """
+    git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote(), ref)
+    names = git("ls-tree", "-z", "--name-only", commit).decode().split("\0")
+    return {name: git("cat-file", "blob", f"{commit}:{name}") for name in names if name}
+
+
+def change(ref: str, before: str, after: str, timeout: float | None = None) -> None:
+    """Let a ref of the remote name ``after``, if it names ``before``; "" is for no such ref.
+
+    Raises:
+        GitError: it names something else, or cannot be changed.
+    """
+    lease = f"--force-with-lease={ref}:{before}"
+    git("push", "--quiet", "--no-verify", lease, remote(), f"{after}:{ref}", timeout=timeout)

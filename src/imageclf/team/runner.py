@@ -1,0 +1,199 @@
+"""The runner's part: train what the branch says, with files from a remote and back to it.
+
+Two runners never train the same model at the same time: a lease, named by what the model is made
+from, keeps the second one waiting until the first one's result can be had from the remote.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imageclf.files import UserError, digest_of, sha256_file
+from imageclf.params import load_params, read_yaml, tracked_values
+from imageclf.project.dvc import default_remote, dvc, written_files
+from imageclf.project.folder import DVC_YAML, LOCK, project_root
+from imageclf.project.git import GitError, git, remote
+from imageclf.project.lock import lies_in, md5_of, outs_read_otherwise
+from imageclf.team.lease import Lease
+from imageclf.team.remote_refs import listed
+from imageclf.team.sharing import Tell, fetch_journals, push, run_dvc
+from imageclf.tracking.connection import check_access
+
+REPRO = ("repro", "--pull", "--allow-missing")
+BEFORE, TRAIN = "embed", "train"  # stages
+SOURCES = ("src/", "stages/")
+TOLD = re.compile(r"^(?:Running stage|Stage) '(\w+)'(.*)$", re.MULTILINE)
+AUTHOR = ("-c", "user.name=imageclf runner", "-c", "user.email=imageclf@localhost")
+
+
+def run(seconds: float, tell: Tell) -> bool:
+    """Reproduce the pipeline with the remote's help, and push what came about. Idempotent.
+
+    What a pipeline made that failed in the end is pushed too.
+
+    Args:
+        seconds: after which a runner that gives no sign is taken for dead.
+        tell: called with a line of text at each step.
+
+    Returns:
+        Whether the pipeline succeeded, and the branch has its dvc.lock if there is a branch.
+
+    Raises:
+        UserError: something is missing that it needs, or a remote does not take what it is given.
+    """
+    default_remote()
+    check_access()
+    with _alone():
+        while True:
+            branch = _follow_branch()
+            fetch_journals()
+            _pull_inputs()
+            if not run_dvc(*REPRO, BEFORE):
+                push(tell)
+                return False
+            with Lease(training_key(), seconds, tell) as lease:
+                if branch and branch.has_moved:
+                    tell("the branch has moved on: beginning again")
+                    continue
+                succeeded = run_dvc(*REPRO, lease=lease)
+                push(tell, lease)
+                return succeeded and _publish(branch, tell)
+
+
+class Branch(NamedTuple):
+    """A branch at git's remote: its ref, and the commit that it named when it was followed."""
+
+    ref: str
+    commit: str
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether it names another commit by now; raises as ``git.git`` does."""
+        return listed(self.ref).get(self.ref, "") != self.commit
+
+
+def training_key() -> str:
+    """The sha256 over all that the fingerprint covers, for which the data need not be here.
+
+    Raises:
+        UserError: neither the cache nor the remote tells what the data are.
+    """
+    stage, values = read_yaml(Path(DVC_YAML))["stages"][TRAIN], tracked_values(load_params())
+    data = [dep for dep in stage["deps"] if not dep.startswith(SOURCES)]
+    written = {path: md5 for path, md5 in written_files().items() if lies_in(path, data)}
+    return digest_of(
+        {
+            "cmd": stage["cmd"],
+            "params": {name: values[name] for name in stage["params"]},
+            "data": written,
+            "sources": {dep: sha256_file(Path(dep)) for dep in stage["deps"] if dep not in data},
+        }
+    )
+
+
+def _pull_inputs() -> None:
+    """Get at once what the stages to run read of what the stages before them wrote.
+
+    `dvc repro --pull` does so file by file. Where it finds one in its cache, as those are that have
+    the content of another, DVC 3.67 takes the next one for found too, and fails.
+
+    Raises:
+        UserError: the remote does not have all of it.
+    """
+    lock = Path(LOCK).read_text() if Path(LOCK).exists() else ""
+    written = written_files()
+    _remove_stale_files(written)
+    stages = read_yaml(Path(DVC_YAML))["stages"]
+    first = _first_to_run(stages, outs_read_otherwise(lock, written))
+    if first is None:
+        return
+    names = [*stages]
+    done, to_run = names[: names.index(first)], names[names.index(first) :]
+    made = [out for name in done for out in stages[name].get("outs", [])]
+    deps = {dep for name in to_run for dep in stages[name]["deps"] if not Path(dep).exists()}
+    inputs = [dep for dep in sorted(deps) if lies_in(dep, made)]
+    if inputs and not run_dvc("pull", *inputs):
+        raise UserError(f"{default_remote()} lacks what is read: who computed it has to push it")
+
+
+def _remove_stale_files(written: Mapping[str, str]) -> None:
+    """Remove what an earlier commit left where the newest dvc.lock tells of other content."""
+    for name, md5 in written.items():
+        if md5_of(Path(name)) not in (md5, None):
+            Path(name).unlink()
+
+
+def _first_to_run(stages: Mapping[str, Any], others: set[str]) -> str | None:
+    """The first stage that has to run, if there is one.
+
+    DVC takes a file that is not here for the one that a stage has read the last time, though the
+    stage before may have written another one since: an out among ``others``.
+    """
+    said = TOLD.findall(dvc("repro", "--dry", "--allow-missing").stdout)
+    changed = {name for name, state in said if "didn't change" not in state}
+    changed |= {
+        name for name, stage in stages.items() if any(lies_in(dep, others) for dep in stage["deps"])
+    }
+    return next((name for name in stages if name in changed), None)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    path = project_root() / ".imageclf/runner.lock"
+    path.parent.mkdir(exist_ok=True)
+    lock = FileLock(path)
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError("a runner works in this folder already") from None
+    with held:
+        yield
+
+
+def _follow_branch() -> Branch | None:
+    """Go to the newest commit of the branch, if git's remote has it.
+
+    A dvc.lock that is not committed is given up: DVC's run cache has what it told.
+
+    Raises:
+        UserError: files differ from the commit, or the branch cannot be followed.
+    """
+    status = ("status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){LOCK}")
+    if changed := git(*status).decode().splitlines():
+        raise UserError(f"a runner trains what is committed: commit or restore {changed[0][3:]}")
+    branch = git("branch", "--show-current").decode().strip()
+    merged = git("config", "--default", "", f"branch.{branch}.merge").decode().strip()
+    if not branch or not merged:
+        return None
+    try:
+        git("checkout", "--quiet", "HEAD", "--", LOCK)
+    except GitError:  # the branch has none
+        git("rm", "--quiet", "--cached", "--ignore-unmatch", "--", LOCK)
+        Path(LOCK).unlink(missing_ok=True)
+    git("pull", "--quiet", "--ff-only")
+    return Branch(merged, git("rev-parse", "FETCH_HEAD").decode().strip())
+
+
+def _publish(branch: Branch | None, tell: Tell) -> bool:
+    """Commit dvc.lock to the branch, at git's remote first: HEAD never has what that has not."""
+    if branch is None:
+        tell(f"{LOCK} is not committed: HEAD follows no branch of git's remote")
+        return True
+    if not git("status", "--porcelain", "--", LOCK):
+        return True
+    git("add", "--", LOCK)
+    tree = git("write-tree").decode().strip()
+    made = git(*AUTHOR, "commit-tree", tree, "-p", "HEAD", "-m", "Train").decode().strip()
+    try:
+        git("push", "--quiet", "--no-verify", remote(), f"{made}:{branch.ref}")
+    except GitError as error:
+        git("reset", "--quiet", "--", LOCK)
+        tell(f"{LOCK} is not on the branch, type `make runner` again ({error})")
+        return False
+    git("reset", "--quiet", "--soft", made)
+    tell(f"{LOCK} is on the branch; elsewhere: git pull && make pull")
+    return True

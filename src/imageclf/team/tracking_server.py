@@ -1,0 +1,290 @@
+"""A tracking server of the project's own: MLflow that asks for a password and hands on artifacts.
+
+All it needs lies in ``.server/``, which git and DVC ignore:
+
+    credentials        user and password, drawn once, as MLflow's clients read them
+    auth.ini, auth.db  MLflow's settings of its users, and the users
+    mlflow.db          the runs, or
+    postgres/          a PostgreSQL cluster of its own that holds them
+    artifacts/         the files of the runs
+    *.log              what the programs say
+    running.json       where it answers and what holds the runs, once it does
+    lock               held while it runs
+"""
+
+import configparser
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from imageclf.files import UserError, atomic_folder, atomic_writer, write_json, write_text
+from imageclf.system.child import STOP_S, guarded
+
+FOLDER = Path(".server")
+HOST = "127.0.0.1"
+START_S = 120.0
+PRIVATE = 0o077  # umask
+LOGIN = "[mlflow]\nmlflow_tracking_username = {user}\nmlflow_tracking_password = {password}\n"
+USER = "imageclf"
+AUTH = "[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///auth.db\n"
+# Debian puts PostgreSQL's programs on nobody's path, and has this user for them.
+DEBIAN = Path("/usr/lib/postgresql")
+POSTGRES = "postgres"
+RUNNING = "running.json"
+
+Backend = Literal["sqlite", "postgres"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server.
+
+    Attributes:
+        url: where it answers.
+        backend: what holds the runs.
+        credentials: the file with user and password.
+        process: None where the server of the project ran already.
+    """
+
+    url: str
+    backend: Backend
+    credentials: Path
+    process: "subprocess.Popen[bytes] | None"
+
+
+@contextmanager
+def running_server(root: Path, backend: Backend, port: int) -> Iterator[Server]:
+    """Run the project's tracking server on loopback while the block runs.
+
+    Args:
+        root: the project's folder.
+        backend: what is to hold the runs, unless a server runs already.
+        port: to listen on, likewise.
+
+    Raises:
+        UserError: the port is taken, or something that it needs is missing.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = root / FOLDER
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        held = None
+    if held is None:
+        yield _running_already(folder)
+        return
+    with held:
+        (folder / RUNNING).unlink(missing_ok=True)
+        _check_port(port)
+        database = _database(folder, backend)
+        write_text(folder / ".gitignore", "*\n")
+        credentials = _credentials(folder)
+        login = _login(credentials)
+        write_text(folder / "auth.ini", AUTH)
+        with database as uri, _mlflow(folder, uri, port, login) as process:
+            url = f"http://{HOST}:{port}"
+            write_json(folder / RUNNING, {"url": url, "backend": backend})
+            yield Server(url, backend, credentials, process)
+
+
+def _running_already(folder: Path) -> Server:
+    try:
+        known = json.loads((folder / RUNNING).read_text())
+    except FileNotFoundError:
+        raise UserError("another `imageclf server` is starting here: wait for it") from None
+    return Server(**known, credentials=folder / "credentials", process=None)
+
+
+def _check_port(port: int) -> None:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UserError(f"port {port}: {reason}; `make server PORT=...` takes another") from None
+
+
+def _credentials(folder: Path) -> Path:
+    """The file with user and password, drawn where there are none, for its owner's eyes alone."""
+    path = folder / "credentials"
+    if path.exists():
+        return path
+    if (folder / "auth.db").exists():
+        raise UserError(f"{path} is gone: bring it back, or remove auth.db beside it")
+    with atomic_writer(path) as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(LOGIN.format(user=USER, password=secrets.token_urlsafe(16)).encode())
+    return path
+
+
+def _login(credentials: Path) -> list[str]:
+    """User and password."""
+    known = configparser.RawConfigParser()
+    try:
+        known.read(credentials)
+        login = [known["mlflow"][f"mlflow_tracking_{each}"] for each in ("username", "password")]
+    except (configparser.Error, KeyError, UnicodeDecodeError):
+        login = [""]
+    if not all(login):
+        advice = "bring it back, or remove it and auth.db beside it"
+        raise UserError(f"{credentials} does not hold user and password: {advice}")
+    return login
+
+
+@contextmanager
+def _mlflow(
+    folder: Path, uri: str, port: int, login: Sequence[str]
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """MLflow's server: one process, since several would race to make the database of users."""
+    user, password = login
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
+        *("--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", uri, "--artifacts-destination", "./artifacts"),
+    ]
+    others = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    settings = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder.absolute() / "auth.ini"),
+        "MLFLOW_AUTH_ADMIN_USERNAME": user,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    log = folder / "server.log"
+    with _started(command, log, cwd=folder, env=others | settings) as process:
+        _await(process, log, lambda: _answers(f"http://{HOST}:{port}/health"))
+        yield process
+
+
+def _answers(url: str) -> bool:
+    import requests
+
+    with requests.Session() as session, suppress(requests.RequestException):
+        session.trust_env = False  # a proxy of the environment's does not lead to loopback
+        return session.get(url, timeout=5).ok
+    return False
+
+
+def _database(folder: Path, backend: Backend) -> AbstractContextManager[str]:
+    """Runs what holds the runs, and gives its address. What that needs is looked for at once."""
+    if backend == "sqlite":
+        return nullcontext("sqlite:///mlflow.db")
+    return _postgres(folder, postgres_programs(folder / "postgres"))
+
+
+@contextmanager
+def _postgres(folder: Path, programs: Path) -> Iterator[str]:
+    """A PostgreSQL cluster that is reached by a socket which is its owner's alone.
+
+    It refuses to run as root, who starts it as Debian's user for it.
+    """
+    data, log = folder.absolute() / "postgres", folder / "postgres.log"
+    user = POSTGRES if os.geteuid() == 0 else None
+    if not data.exists():
+        with atomic_folder(data) as fresh:
+            _give(fresh, user)
+            access = ("--auth-local", "trust", "--auth-host", "reject", "--username", USER)
+            command = [str(programs / "initdb"), "--pgdata", str(fresh), *access]
+            with _started(
+                [*command, "--encoding", "UTF8", "--locale", "C"], log, user=user
+            ) as made:
+                if made.wait():
+                    raise UserError(f"PostgreSQL cannot make its cluster: {_last_line(log)}")
+    _await_end(data / "postmaster.pid")
+    with TemporaryDirectory(prefix=f"{USER}-") as place:  # a longer path is too long for a socket
+        _give(Path(place), user)
+        command = [str(programs / "postgres"), "-D", str(data)]
+        settings = ["-k", place, "-c", "listen_addresses="]
+        with _started([*command, *settings], log, user=user) as process:
+            ready = [str(programs / "pg_isready"), "--quiet", "--host", place, "--username", USER]
+            _await(process, log, lambda: subprocess.run(ready, check=False).returncode == 0)  # noqa: S603
+            yield f"postgresql://{USER}@/postgres?host={place}"
+
+
+def _await_end(pid_file: Path) -> None:
+    """Give a server whose guard has just killed it the time to be gone."""
+    deadline = time.monotonic() + STOP_S
+    # After a crash, another user's process may have its number.
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        while time.monotonic() < deadline:
+            os.kill(int(pid_file.read_text().split()[0]), 0)
+            time.sleep(0.1)
+
+
+def postgres_programs(cluster: Path) -> Path:
+    """The folder of PostgreSQL's programs: those on the path, or else Debian's newest.
+
+    Where there is a cluster, of the version that made it, since no other can read it.
+
+    Raises:
+        UserError: they are not installed, or not in that version.
+    """
+    on_path = shutil.which("initdb")
+    debian = sorted(DEBIAN.glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    found = [*([Path(on_path)] if on_path else []), *reversed(debian)]
+    if not found:
+        raise UserError("PostgreSQL is not installed: there is no initdb (Debian: postgresql)")
+    if (cluster / "PG_VERSION").exists():
+        version = (cluster / "PG_VERSION").read_text().strip()
+        found = [initdb for initdb in found if f" {version}." in _version(initdb)]
+        if not found:
+            missing = f"PostgreSQL {version}, which is not installed (Debian: postgresql-{version})"
+            raise UserError(f"{cluster} was made by {missing}")
+    return found[0].resolve().parent
+
+
+def _version(program: Path) -> str:
+    """What it says, such as `initdb (PostgreSQL) 17.5 (Debian 17.5-1)`."""
+    asked = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    return asked.stdout
+
+
+def _give(folder: Path, user: str | None) -> None:
+    if user:
+        try:
+            shutil.chown(folder, user, user)
+        except LookupError:
+            raise UserError(
+                f"PostgreSQL does not run as root, and there is no user {user}"
+            ) from None
+
+
+@contextmanager
+def _started(
+    command: list[str], log: Path, cwd: Path = Path("/"), **settings: object
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """A program that writes to a log, and files that are for its owner's eyes alone."""
+    with (
+        log.open("ab") as output,
+        guarded(
+            command, cwd=cwd, stdout=output, stderr=output, umask=PRIVATE, **settings
+        ) as process,
+    ):
+        yield process
+
+
+def _await(process: "subprocess.Popen[bytes]", log: Path, is_ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_S
+    while not is_ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise UserError(f"{log.stem} does not start: {_last_line(log)} ({log} tells all)")
+        time.sleep(0.1)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it says nothing"

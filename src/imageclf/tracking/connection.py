@@ -1,0 +1,213 @@
+"""Where MLflow keeps runs and models: the connection, its lock, and its errors in plain words."""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from imageclf.files import UserError, atomic_path
+from imageclf.project.folder import project_root
+
+# MLflow reads these when it is imported.
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password, if it has one
+}
+# And these, in seconds and times, at each request.
+PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+HASTY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+LOCK_WAIT_S = 120
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+# What a user and password must not hold as they are: libraries disagree where such an address is
+# cut, and say the piece that they take for the port.
+LOGIN = re.compile(r"(https?|postgresql|mysql|mssql)[^:]*://[^\s/?#\\\[\]]*@[^@]*", re.IGNORECASE)
+
+
+class TrackingError(UserError):
+    """MLflow cannot be told or asked; the message says why, without credentials."""
+
+
+class AccessError(TrackingError):
+    """MLflow's server refuses the user, or the password."""
+
+
+def tracking_uri(root: Path) -> str:
+    """Where the runs are: ``MLFLOW_TRACKING_URI``, or a database in the project's root.
+
+    Raises:
+        TrackingError: that is no address, or one whose password might be printed.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or own_database(root)
+    if "@" in uri and not uri.startswith("sqlite:") and not LOGIN.fullmatch(uri):
+        raise TrackingError(
+            "MLFLOW_TRACKING_URI cannot be read: write special characters of the password as %XX, "
+            "or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+        )
+    return uri
+
+
+def own_database(root: Path) -> str:
+    """The address of the database in a project's root, an absolute path."""
+    return f"sqlite:///{root}/mlflow.db"
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a local database; None for any other store."""
+    from sqlalchemy import make_url
+
+    database = make_url(uri).database if uri.startswith("sqlite") else None
+    return Path(database) if database else None
+
+
+class Store:
+    """A tracking store or server, with its registry of models."""
+
+    def __init__(self, root: Path, uri: str) -> None:
+        self.root, self.uri = root, uri
+        self.is_database = uri.startswith(DATABASES)
+        self._file = database_file(uri)
+        is_new = self._file and not self._file.exists()
+        if is_new and uri == own_database(root) and not (root / "dvc.yaml").exists():
+            raise TrackingError(
+                "there is no dvc.yaml here: run this in the folder of the project, or set "
+                "MLFLOW_TRACKING_URI"
+            )
+        with self.lock():
+            if self._file and not self._file.exists():
+                _make_database(self._file)
+            self.client: Any = _client(uri)
+
+    def lock(self) -> AbstractContextManager[object]:
+        """Keeps other processes of this machine away from a local database meanwhile.
+
+        Several migrating a fresh one would fail, and several looking for a run each make one.
+        """
+        from filelock import FileLock
+
+        return FileLock(f"{self._file}.lock", timeout=LOCK_WAIT_S) if self._file else nullcontext()
+
+    def fluent(self) -> Any:
+        """The module mlflow itself, pointed at this store: some things only it can do."""
+        import mlflow
+
+        mlflow.set_tracking_uri(self.uri)
+        return mlflow
+
+    def experiments(self) -> list[Any]:
+        """Every experiment that was not deleted."""
+        return list(_pages(lambda token: self.client.search_experiments(page_token=token)))
+
+    def runs(self, wanted: str) -> Iterator[Any]:
+        """The runs, not deleted, that a filter of MLflow's finds in all experiments."""
+        places = [each.experiment_id for each in self.experiments()]
+        return _pages(lambda token: self.client.search_runs(places, wanted, page_token=token))
+
+
+def _client(uri: str) -> Any:
+    from mlflow import MlflowClient
+    from sqlalchemy import NullPool, create_engine
+
+    if uri.startswith(DATABASES):  # or MLflow would try for 100 seconds to open a broken one
+        create_engine(uri, poolclass=NullPool).connect().close()
+    return MlflowClient(uri)
+
+
+def _make_database(path: Path) -> None:
+    """Make an empty database, whole or not at all.
+
+    Its migrations take seconds, and no later one mends what a kill among them leaves.
+    """
+    with atomic_path(path) as temporary:
+        for left in temporary.parent.glob(f"{temporary.name}*"):
+            left.unlink()
+        _client(f"sqlite:///{temporary}")
+
+
+def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    """All that MLflow gives page by page."""
+    token = None
+    while True:
+        page = ask(token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+@contextmanager
+def opened_store(settings: dict[str, str]) -> Iterator[Store]:
+    """The configured store; every trouble with it becomes a UserError without credentials."""
+    for name, value in (QUIET | settings).items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    root = project_root()
+    uri = tracking_uri(root)
+    try:
+        yield Store(root, uri)
+    except Exception as error:
+        reason = _plain_words(error, shown(uri))
+        if reason is None:
+            raise
+        raise (AccessError if _is_refused(error) else TrackingError)(reason) from None
+
+
+def check_access() -> None:
+    """Ask the tracking server something small, before long work is begun.
+
+    One that does not answer may do so in time, and is no reason not to begin.
+
+    Raises:
+        AccessError: it refuses user or password.
+    """
+    if not tracking_uri(project_root()).startswith("http"):
+        return
+    try:
+        with opened_store(PATIENT) as store:
+            store.client.search_experiments(max_results=1)
+    except AccessError:
+        raise
+    except TrackingError:
+        return
+
+
+def _is_refused(error: Exception) -> bool:
+    return getattr(error, "error_code", None) in {"UNAUTHENTICATED", "PERMISSION_DENIED"}
+
+
+def _plain_words(error: Exception, store: str) -> str | None:
+    """Why MLflow cannot be told, in one line; None for an error that is not MLflow's."""
+    if isinstance(error, ImportError):
+        return f"MLflow at {store} needs a package that is not installed ({error})"
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if not isinstance(error, MlflowException | SQLAlchemyError | OSError):
+        return None
+    chain: list[BaseException] = [error]
+    while below := chain[-1].__cause__ or chain[-1].__context__ or _wrapped(chain[-1]):
+        chain.append(below)
+    cause = getattr(chain[-1], "strerror", None) or chain[-1]
+    if _is_refused(error):
+        needed = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        return f"the tracking server {store} refuses access: set {needed}"
+    if any(isinstance(link, RequestException) for link in chain):
+        return f"the tracking server {store} does not answer ({cause})"
+    if any(isinstance(link, SQLAlchemyError) for link in chain):
+        return f"the tracking database {store} cannot be used ({cause})"
+    return f"MLflow at {store}: {shown(' '.join(str(error).split()))[:300]}"
+
+
+def _wrapped(error: BaseException) -> BaseException | None:
+    """The error that another one only carries, as urllib3's do."""
+    last = error.args[-1] if error.args else None
+    return last if isinstance(last, BaseException) else None
+
+
+def shown(text: str) -> str:
+    """The text without what may be secret in its addresses: user, password and query."""
+    return re.sub(r"(?<=//)\S*@|\?\S*", "", text)

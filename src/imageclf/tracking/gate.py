@@ -1,0 +1,187 @@
+"""The gate: whether a registered model takes the champion's place."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from imageclf.files import read_json
+from imageclf.project.folder import AUDIT, METRICS, PARITY, PREDICTIONS
+
+SIGNIFICANCE = 0.05  # of the comparison with the champion: how often chance alone may promote
+MOST_LEAKED = 0.01  # of the test images that may also stand in another split
+# What the gate reads of a model, in the workspace and among the artifacts of its run alike.
+EVIDENCE = (METRICS, AUDIT, PREDICTIONS, PARITY)
+OR_ANEW = "or take the alias champion from its version in the MLflow UI to start anew"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which model, and what it was tested on.
+
+    Attributes:
+        fingerprint: sha256 over all that determined the training.
+        sha256: of its exported file.
+        test_digest: sha256 of the test split.
+    """
+
+    fingerprint: str
+    sha256: str
+    test_digest: str
+
+    def tags(self) -> dict[str, str]:
+        """As tags of a registered version."""
+        return asdict(self)
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> Self:
+        """From the tags of a version; one that was registered by other means tells nothing."""
+        return cls(**{field.name: tags.get(field.name, "") for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The model to beat.
+
+    Attributes:
+        identity: empty strings where its version was registered by other means.
+        correct: whether it is right, image by image in the order of the test split; None where
+            its predictions cannot be had.
+    """
+
+    identity: Identity
+    correct: tuple[bool, ...] | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that asks to become the champion.
+
+    Attributes:
+        identity: which model, and tested on what.
+        correct: whether it is right, image by image in the order of the test split.
+        accuracy: on that split, 0..1.
+        accuracy_low: lower end of the accuracy's confidence interval.
+        majority_accuracy: of always guessing the commonest class of the train split.
+        exports_agree: whether its exported file was proved to give the model's own probabilities.
+        data_problems: why figures measured on these data tell too little, one reason each.
+    """
+
+    identity: Identity
+    correct: tuple[bool, ...]
+    accuracy: float
+    accuracy_low: float
+    majority_accuracy: float
+    exports_agree: bool
+    data_problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the candidate is promoted, and why, one reason a line."""
+
+    promoted: bool
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{'promoted' if self.promoted else 'refused'}: {'; '.join(self.reasons)}"
+
+
+def read_candidate(folder: Path, identity: Identity) -> Candidate:
+    """A model's figures, from the files of ``EVIDENCE`` below a folder.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    figures, parity = read_json(folder / METRICS), read_json(folder / PARITY)
+    return Candidate(
+        identity=identity,
+        correct=read_correct(folder / PREDICTIONS),
+        accuracy=figures["accuracy"],
+        accuracy_low=figures["accuracy_low"],
+        majority_accuracy=figures["majority_accuracy"],
+        exports_agree=parity["agree"] and identity.sha256 in parity.get("sha256", {}).values(),
+        data_problems=audit_problems(read_json(folder / AUDIT)),
+    )
+
+
+def read_correct(predictions: Path) -> tuple[bool, ...]:
+    """Whether each row of ``predictions.csv`` is right: one row per test image, in their order."""
+    with predictions.open(newline="", encoding="utf-8") as file:
+        return tuple(row["actual"] == row["predicted"] for row in csv.DictReader(file))
+
+
+def audit_problems(audit: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the audit of the data tells against any figure measured on the test split.
+
+    The transform stage stops at limits of the user's; this one holds for every champion.
+    """
+    images = audit["images"]["test"]
+    return tuple(
+        f"{leak['images']} of the {images} test images also stand in the {leak['splits'][0]} split"
+        for leak in audit["leaks"]
+        if leak["splits"][1] == "test" and leak["images"] > MOST_LEAKED * images
+    )
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """How often chance alone would favour the first of two equally good models as much.
+
+    McNemar's test (1947, Psychometrika 12, 153-157) in its exact, one-sided form: of the images
+    that only one of the two has right, each is as likely to have either right. Dietterich (1998,
+    Neural Computation 10, 1895-1923) recommends it where each model was trained once.
+
+    Args:
+        gained: number of images that only the first model has right.
+        lost: number of images that only the second model has right.
+    """
+    from scipy.stats import binomtest
+
+    if gained + lost == 0:
+        return 1.0
+    return float(binomtest(gained, gained + lost, alternative="greater").pvalue)
+
+
+def decide(candidate: Candidate, champion: Champion | None) -> Decision:
+    """Hold the candidate against chance, its own exports and data, and the champion if any.
+
+    The champion itself stays the champion, however often it is registered.
+    """
+    better, comparison = _compare(candidate, champion)
+    against = _against_it_alone(candidate) + [comparison] * (not better)
+    return Decision(not against, tuple(against) or (comparison,))
+
+
+def _against_it_alone(candidate: Candidate) -> list[str]:
+    reasons = [f"its data are not clean: {problem}" for problem in candidate.data_problems]
+    if not candidate.exports_agree:
+        reasons.append("its exported file was not proved to agree with the model")
+    if not candidate.accuracy_low > candidate.majority_accuracy:
+        reasons.append(
+            f"it is not clearly better than always guessing the commonest class: its accuracy may "
+            f"be as low as {candidate.accuracy_low:.4f}, guessing gives "
+            f"{candidate.majority_accuracy:.4f}"
+        )
+    return reasons
+
+
+def _compare(candidate: Candidate, champion: Champion | None) -> tuple[bool, str]:
+    """Whether the candidate is better than the champion beyond what chance explains, and why."""
+    if champion is None:
+        return True, "there was no champion"
+    mine, its = candidate.identity, champion.identity
+    if (mine.fingerprint, mine.sha256) == (its.fingerprint, its.sha256):
+        return True, "it is the champion's own model"
+    if champion.correct is None:
+        return False, f"the champion's predictions are not to be had: register it again, {OR_ANEW}"
+    if mine.test_digest != its.test_digest or len(candidate.correct) != len(champion.correct):
+        return False, f"the champion was tested on other data: test it on these, {OR_ANEW}"
+    pairs = [*zip(candidate.correct, champion.correct, strict=True)]
+    gained, lost = pairs.count((True, False)), pairs.count((False, True))
+    counts = f"right where the champion is wrong: {gained}, wrong where it is right: {lost}"
+    if gained <= lost:
+        return False, f"{counts}: it is no better"
+    p = mcnemar(gained, lost)
+    better = p < SIGNIFICANCE
+    return better, f"{counts}: {'it is better' if better else 'chance explains that'} (p = {p:.2g})"

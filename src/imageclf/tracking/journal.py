@@ -1,0 +1,269 @@
+"""The journal: what each training said and where it ran, for what no cached file may tell.
+
+It lies in the project's own root, also for a training in one of DVC's temporary folders. Git and
+DVC ignore it. ``.imageclf/trained/FINGERPRINT/`` holds
+
+    origin.json     the ``Record``: what describes the run, and how its model was registered
+    points.jsonl    what the training said, one ``Metrics`` or ``End`` a line
+    first_batch.npz what the network saw first, until its model is registered
+    changes.patch   what its source differed from the commit, where it did
+    dvc.yaml, params.yaml, dvc.lock   the state that was registered last
+    lock            held by the process that trains, and by none once that is dead
+
+so that ``imageclf sync`` can write the run into an empty tracking store, and ``imageclf push`` hand
+it on to other clones of the project.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from imageclf.files import atomic_writer, read_json, write_json, write_text
+from imageclf.project.folder import PIPELINE, project_root
+from imageclf.tracking.provenance import record_source
+
+JOURNAL = Path(".imageclf/trained")
+# In the folder of a training, not in the root: which model was trained there last.
+LATEST = Path(".imageclf/latest")
+ORIGIN, POINTS, PATCH = "origin.json", "points.jsonl", "changes.patch"
+EXPERIMENT = "DVC_EXP_NAME"
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What identifies a run in MLflow and is known before its first epoch.
+
+    Attributes:
+        fingerprint: of the model, 64 hexadecimal digits.
+        name: shown in lists of runs.
+        experiment: the MLflow experiment.
+        params: tracked parameters by dotted path.
+        tags: strings by name, true of the model wherever it was trained.
+        origin: strings by name, true of where it was trained and from which commit.
+        started: milliseconds since 1970.
+    """
+
+    fingerprint: str
+    name: str
+    experiment: str
+    params: dict[str, Any]
+    tags: dict[str, str]
+    origin: dict[str, str]
+    started: int
+
+    def following(self, earlier: "RunDescription") -> "RunDescription":
+        """This description, with the tags and the start of an earlier one of the same run.
+
+        A DVC experiment names the run; a plain `dvc repro` leaves it the name that it has.
+        """
+        name = self.name if EXPERIMENT in self.tags else earlier.name
+        return replace(self, name=name, tags=earlier.tags | self.tags, started=earlier.started)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Numbers by name at a step: an epoch, counted from 1, or 0 for the test split.
+
+    ``time`` is in milliseconds since 1970.
+    """
+
+    step: int
+    values: dict[str, float]
+    time: int
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of a run: FINISHED, FAILED or KILLED, at ``time`` in milliseconds since 1970."""
+
+    status: str
+    time: int
+
+
+@dataclass(frozen=True)
+class FirstBatch:
+    """A .npz file that holds what ``plots.pairs`` takes: what the network sees first.
+
+    It goes to MLflow while a long training has only begun.
+    """
+
+    file: str
+
+
+Message = Metrics | FirstBatch | End
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the journal tells of a run.
+
+    Attributes:
+        description: of the run.
+        registered: when its model was registered first, in milliseconds since 1970; None if never.
+        restored: whether the model that was registered last came from a cache.
+    """
+
+    description: RunDescription
+    registered: int | None = None
+    restored: bool = False
+
+
+class Journal:
+    """The journal of one fingerprint, in the project of the current folder or another."""
+
+    def __init__(self, fingerprint: str, root: Path | None = None) -> None:
+        self.fingerprint = fingerprint
+        self.folder = (root or project_root()) / JOURNAL / fingerprint
+        self.patch = self.folder / PATCH
+        self.first_batch = self.folder / "first_batch.npz"
+        self._origin, self._points = self.folder / ORIGIN, self.folder / POINTS
+
+    def __str__(self) -> str:
+        return f"the training {self.fingerprint[:8]}"
+
+    @property
+    def record(self) -> Record | None:
+        """What is known of the run; None where nothing was trained or registered."""
+        if not self._origin.exists():
+            return None
+        values = read_json(self._origin)
+        return Record(**values | {"description": RunDescription(**values["description"])})
+
+    @property
+    def tells_of_training(self) -> bool:
+        """Whether it tells where the model was trained, not only how it was registered."""
+        return (record := self.record) is not None and "device" in record.description.origin
+
+    def files(self) -> dict[str, bytes]:
+        """What it holds, by file name."""
+        paths = [self.folder / name for name in (PATCH, POINTS, *PIPELINE, ORIGIN)]
+        return {path.name: path.read_bytes() for path in paths if path.exists()}
+
+    def take(self, files: Mapping[str, bytes]) -> None:
+        """Hold what the journal of another clone of the project holds."""
+        for name in (PATCH, POINTS, *PIPELINE, ORIGIN):  # the last one makes it a journal
+            if name in files:
+                with atomic_writer(self.folder / name) as file:
+                    file.write(files[name])
+
+    def messages(self) -> list[Metrics | End]:
+        """What the training said; the last is its end, unless it goes on or its machine died."""
+        if not self._points.exists():
+            return []
+        lines = self._points.read_text().split("\n")[:-1]  # a line that was torn has no end
+        return [each for each in map(decode, lines) if not isinstance(each, FirstBatch)]
+
+    @contextmanager
+    def training(self, description: RunDescription, epochs: int) -> Iterator[None]:
+        """Held by the process that trains the model, so that others see that it lives.
+
+        Of what an earlier process said, the points of the first ``epochs`` epochs stay: those
+        that the checkpoint holds.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "lock")
+        with suppress(Timeout):  # who holds it trains the same model, and shows the same thing
+            lock.acquire(timeout=1)
+        kept = [each for each in self.messages() if isinstance(each, Metrics)]
+        kept = [each for each in kept if each.step <= epochs]
+        write_text(self._points, "".join(f"{encode(each)}\n" for each in kept))
+        record = self.record
+        if record:
+            started = record.description.started if kept else description.started
+            description = replace(description.following(record.description), started=started)
+        self._write(replace(record or Record(description), description=description))
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def end(self) -> End | None:
+        """The end of the training; None while it goes on. Whoever died in silence was killed."""
+        if self.is_training() or not (record := self.record):
+            return None
+        last = (self.messages() or [Metrics(0, {}, record.description.started)])[-1]
+        return last if isinstance(last, End) else End("KILLED", last.time)
+
+    def is_training(self) -> bool:
+        """Whether a process of this machine trains the model now."""
+        try:
+            with FileLock(self.folder / "lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def say(self, message: Metrics | End) -> None:
+        """Add what the training says. Takes some microseconds."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._points.open("a") as file:
+            file.write(f"{encode(message)}\n")
+
+    def add_source(self) -> dict[str, str]:
+        """Keep the commit in use and what the source differs from it; returns the tags."""
+        tags = record_source(self.patch)
+        if record := self.record:
+            origin = record.description.origin | tags
+            self._write(replace(record, description=replace(record.description, origin=origin)))
+        return tags
+
+    def register(
+        self, description: RunDescription, state: Mapping[str, str], restored: bool, now: int
+    ) -> Record:
+        """Keep how a model is registered, and the state of the pipeline: text by file name.
+
+        Where it was trained is told by the training alone, and when it was registered first by
+        the first call.
+        """
+        record, first = self.record, now
+        if record:
+            origin = record.description.origin
+            description = replace(description.following(record.description), origin=origin)
+            first = record.registered or now
+        for name, text in state.items():
+            write_text(self.folder / name, text)
+        registered = Record(description, first, restored)
+        self._write(registered)
+        self.first_batch.unlink(missing_ok=True)  # from now on reports/evaluation has the picture
+        return registered
+
+    def _write(self, record: Record) -> None:
+        write_json(self._origin, asdict(record))
+
+
+def journals() -> list[Journal]:
+    """The journal of every model that was trained or registered in this project."""
+    folders = (project_root() / JOURNAL).glob(f"*/{ORIGIN}")
+    return [Journal(path.parent.name) for path in sorted(folders)]
+
+
+def trained_here(fingerprint: str) -> bool:
+    """Whether the last training in this folder was that of ``fingerprint``.
+
+    Otherwise the model came from somewhere else: DVC's cache, a remote, another machine.
+    """
+    return LATEST.exists() and LATEST.read_text() == fingerprint
+
+
+def encode(message: RunDescription | Message) -> str:
+    """A message as one line of JSON."""
+    return json.dumps(asdict(message))
+
+
+def decode(line: str) -> Message:
+    """The message that a line holds."""
+    message = json.loads(line)
+    for kind in (End, FirstBatch):
+        if message.keys() == kind.__dataclass_fields__.keys():
+            return kind(**message)
+    return Metrics(**message)
+
+
+def now_ms() -> int:
+    """MLflow's time: milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

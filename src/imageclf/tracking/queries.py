@@ -1,0 +1,183 @@
+"""Looking things up in MLflow: the run of a model, its versions, and the files it was made from."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from imageclf.files import UserError
+from imageclf.project.folder import CLASSIFIER, project_root
+from imageclf.tracking.connection import (
+    HASTY,
+    PATIENT,
+    TrackingError,
+    database_file,
+    opened_store,
+    shown,
+    tracking_uri,
+)
+
+# At the root of a run's artifacts.
+KEPT = ("params.yaml", "dvc.lock", "changes.patch")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version of a model, with its aliases and the sha256 of its ONNX file."""
+
+    name: str
+    number: str
+    aliases: list[str]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run as MLflow shows it in a list.
+
+    Attributes:
+        name: shown in lists of runs.
+        experiment: the MLflow experiment.
+        status: FINISHED, RUNNING, FAILED or KILLED.
+        started: milliseconds since 1970.
+        params: as text by dotted path.
+        metrics: the last value of each.
+        tags: all but MLflow's own.
+    """
+
+    name: str
+    experiment: str
+    status: str
+    started: int
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TrackedRun(RunSummary):
+    """All that MLflow tells of a run.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        versions: registered under the run's fingerprint.
+        files: the bytes of those of ``KEPT`` that it has, by name.
+    """
+
+    id: str
+    versions: list[Version]
+    files: dict[str, bytes]
+
+
+def list_runs() -> list[RunSummary]:
+    """Every run of a model that MLflow shows, newest first.
+
+    Raises:
+        UserError: MLflow cannot be asked.
+    """
+    with opened_store(PATIENT) as store:
+        names = {each.experiment_id: each.name for each in store.experiments()}
+        return [
+            RunSummary(**_shown(run, names[run.info.experiment_id]))
+            for run in store.runs("tags.fingerprint LIKE '%'")
+        ]
+
+
+def find_version(uri: str) -> tuple[Version, TrackedRun]:
+    """A registered model and its run, named as ``models:/NAME/3`` or ``models:/NAME@champion``.
+
+    Raises:
+        UserError: there is no such version, or MLflow cannot be asked.
+    """
+    place = uri.removeprefix("models:/")
+    by_alias, by_number = place.rpartition("@"), place.rpartition("/")
+    if not by_alias[0] and not by_number[0]:
+        raise UserError(f"{uri} names no version: models:/NAME/3 or models:/NAME@champion does")
+    with _store() as store:
+        if by_alias[0]:
+            found = store.client.get_model_version_by_alias(by_alias[0], by_alias[2])
+        else:
+            found = store.client.get_model_version(by_number[0], by_number[2])
+        if "fingerprint" not in found.tags or not found.run_id:
+            raise UserError(f"{uri} was not registered by this project: it has no fingerprint")
+        return _version(found), _tracked(store, store.client.get_run(found.run_id))
+
+
+def download_classifier(uri: str, folder: Path) -> Path:
+    """The folder with the weights of a registered model, from its run, downloaded into ``folder``.
+
+    Raises:
+        UserError: there is no such version, its run holds none, or MLflow cannot be asked.
+    """
+    run = find_version(uri)[1]
+    with _store() as store:
+        client = store.client
+        if not client.list_artifacts(run.id, str(CLASSIFIER)):
+            raise UserError(f"{uri}: its run holds no {CLASSIFIER}: register it again")
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(client.download_artifacts(run.id, str(CLASSIFIER), str(folder)))
+
+
+def find_runs(digits: str) -> list[TrackedRun]:
+    """The runs of which ``digits`` are the id or the beginning of the fingerprint, newest first.
+
+    Raises:
+        UserError: MLflow cannot be asked.
+    """
+    with _store() as store:
+        found = [*store.runs(f"attributes.run_id = '{digits}'")]
+        found += store.runs(f"tags.fingerprint LIKE '{digits}%'")
+        return [_tracked(store, run) for run in found if "fingerprint" in run.data.tags]
+
+
+@contextmanager
+def _store() -> Iterator[Any]:
+    """The tracking store; where there is none, asking does not make one."""
+    uri = tracking_uri(project_root())
+    if (file := database_file(uri)) and not file.exists():
+        raise TrackingError(f"there is no tracking store at {shown(uri)}")
+    with opened_store(HASTY) as store:
+        yield store
+
+
+def _tracked(store: Any, run: Any) -> TrackedRun:
+    client, info, tags = store.client, run.info, run.data.tags
+    alike = client.search_model_versions(f"tags.fingerprint = '{tags['fingerprint']}'")
+    # A search tells no aliases.
+    versions = [client.get_model_version(each.name, each.version) for each in alike]
+    return TrackedRun(
+        **_shown(run, client.get_experiment(info.experiment_id).name),
+        id=info.run_id,
+        versions=sorted(map(_version, versions), key=lambda each: (each.name, int(each.number))),
+        files=_files(client, info.run_id),
+    )
+
+
+def _shown(run: Any, experiment: str) -> dict[str, Any]:
+    """The values of a ``RunSummary``."""
+    return {
+        "name": run.info.run_name,
+        "experiment": experiment,
+        "status": run.info.status,
+        "started": run.info.start_time,
+        "params": run.data.params,
+        "metrics": run.data.metrics,
+        "tags": {key: tag for key, tag in run.data.tags.items() if not key.startswith("mlflow.")},
+    }
+
+
+def _version(found: Any) -> Version:
+    sha256 = found.tags.get("sha256", "")
+    return Version(found.name, str(found.version), sorted(found.aliases), sha256)
+
+
+def _files(client: Any, run_id: str) -> dict[str, bytes]:
+    there = {each.path for each in client.list_artifacts(run_id)}
+    with TemporaryDirectory() as folder:
+        return {
+            name: Path(client.download_artifacts(run_id, name, folder)).read_bytes()
+            for name in KEPT
+            if name in there
+        }

@@ -1,0 +1,277 @@
+"""MLflow's registry: one version per exported file, its aliases, and the gate applied to it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imageclf.files import UserError
+from imageclf.project.folder import PREDICTIONS
+from imageclf.tracking.connection import PATIENT, Store, opened_store, shown
+from imageclf.tracking.gate import (
+    EVIDENCE,
+    Candidate,
+    Champion,
+    Decision,
+    Identity,
+    decide,
+    read_candidate,
+    read_correct,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import RunInfo
+
+SERVED_WITH = ("mlflow", "numpy", "onnx", "onnxruntime")
+CHALLENGER, CHAMPION = "challenger", "champion"  # aliases: the newest version, and the best
+DECISION, REPLACED = "promotion", "replaced"  # tags: what the gate said, and the champion before
+TAKEN_BACK = "taken back"
+# What servers say where several change the same at once, to those who were slower: MLflow itself of
+# versions, after three tries of its own, PostgreSQL and SQLite of the rows of aliases.
+CLASHES = ("Model Version creation error", "UniqueViolation", "UNIQUE constraint failed")
+TRIES = 5
+UNKNOWN = Decision(
+    False, ("its run does not hold what the gate reads: register it from its training again",)
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """An ONNX file to register under a name, with two test images (uint8, 2 x H x W [x C])."""
+
+    name: str
+    path: Path
+    example: NDArray[np.uint8]
+    class_names: list[str]
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What is in MLflow now; ``store`` is its address, without credentials."""
+
+    store: str
+    run_name: str
+    version: str
+    decision: Decision
+    aliases: list[str]
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What the gate decided about a version, and which version is the champion now, if any."""
+
+    version: str
+    decision: Decision
+    champion: str | None
+
+
+def register(run: "RunInfo", model: Model, candidate: Candidate) -> Registration:
+    """Register the model of a run once, and ask the gate each time.
+
+    A version keeps the tag of its first decision until it is promoted: what made it the champion
+    then is not undone by what is the champion now. One that was taken back is not asked again.
+
+    Raises:
+        UserError: MLflow cannot be reached, refuses, or is not installed.
+    """
+    with opened_store(PATIENT) as store, store.lock():
+        versions = _Versions(store, model.name)
+        found = versions.find(candidate.identity)
+        version = found or _log_model(store, run, model, candidate)
+        if version == versions.newest():
+            versions.set_alias(CHALLENGER, version)
+        before = versions.tags(version).get(DECISION, "")
+        if before.startswith(TAKEN_BACK):
+            again = f"`imageclf promote {model.name}/{version}` asks the gate again"
+            decision = Decision(False, (f"it was taken back: {again}",))
+        else:
+            decision = versions.ask_gate(version, candidate)
+            if not before:
+                versions.set_tag(version, DECISION, str(decision))
+        aliases = sorted(store.client.get_model_version(model.name, version).aliases)
+    return Registration(shown(store.uri), run.run_name, version, decision, aliases)
+
+
+def promote(model: str) -> Promotion:
+    """Ask the gate about a registered version, such as ``digits/3``; ``digits`` is the newest.
+
+    What the gate reads comes from the run that made the version. A refusal is kept as its tag.
+
+    Raises:
+        UserError: there is no such version, or as ``register`` does.
+    """
+    name, version = _parse(model)
+    with opened_store(PATIENT) as store, store.lock():
+        versions = _Versions(store, name)
+        version = version or versions.newest()
+        candidate = versions.candidate(version)
+        decision = versions.ask_gate(version, candidate) if candidate else UNKNOWN
+        if not decision.promoted:
+            versions.set_tag(version, DECISION, str(decision))
+        return Promotion(version, decision, versions.champion())
+
+
+def take_back(model: str) -> tuple[str, str]:
+    """Make the version that the champion replaced the champion again; both, the later one first.
+
+    Raises:
+        UserError: there is none, or as ``register`` does.
+    """
+    name, version = _parse(model)
+    if version:
+        raise UserError(f"{model}: say only the name, {name}: its champion goes back by one")
+    with opened_store(PATIENT) as store, store.lock():
+        versions = _Versions(store, name)
+        holder = versions.champion()
+        if holder is None:
+            raise UserError(f"{name} has no champion: `imageclf promote {name}` asks for one")
+        earlier = versions.tags(holder).get(REPLACED)
+        if earlier is None:
+            raise UserError(f"{name} version {holder} replaced no champion: there is none before")
+        versions.set_tag(holder, DECISION, f"{TAKEN_BACK}: version {earlier} is the champion again")
+        versions.set_alias(CHAMPION, earlier)
+        return holder, earlier
+
+
+@contextmanager
+def downloaded_model(uri: str) -> Iterator[Path]:
+    """A temporary folder with ``model.onnx`` of a registered model: ``models:/digits@champion``.
+
+    Raises:
+        UserError: there is no such model, or MLflow cannot be reached.
+    """
+    with TemporaryDirectory() as folder:
+        with opened_store(PATIENT) as store:
+            found = store.fluent().artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        yield Path(found)
+
+
+def _parse(model: str) -> tuple[str, str]:
+    """Name and version of NAME/3, models:/NAME/3, or NAME alone, which says no version."""
+    name, slash, version = model.removeprefix("models:/").partition("/")
+    if slash and not version.isdecimal():
+        raise UserError(f"{model}: name a version like {name}/3, or {name} for the newest one")
+    return name, version
+
+
+class _Versions:
+    """The versions of one registered model, their tags and its aliases."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._client, self._name = store.client, name
+
+    def find(self, identity: Identity) -> str | None:
+        wanted = " AND ".join(f"tags.{tag} = '{value}'" for tag, value in identity.tags().items())
+        for version in self._client.search_model_versions(wanted):
+            if version.name == self._name:
+                return str(version.version)
+        return None
+
+    def newest(self) -> str:
+        latest = self._client.get_registered_model(self._name).latest_versions
+        if not latest:
+            raise UserError(f"{self._name} has no version: `dvc repro` registers one")
+        return str(max(int(version.version) for version in latest))
+
+    def champion(self) -> str | None:
+        version = self._client.get_registered_model(self._name).aliases.get(CHAMPION)
+        return None if version is None else str(version)
+
+    def tags(self, version: str) -> dict[str, str]:
+        tags: dict[str, str] = self._client.get_model_version(self._name, version).tags
+        return tags
+
+    def set_tag(self, version: str, name: str, value: str) -> None:
+        self._client.set_model_version_tag(self._name, version, name, value)
+
+    def set_alias(self, alias: str, version: str) -> None:
+        _insist(lambda: self._client.set_registered_model_alias(self._name, alias, version))
+
+    def ask_gate(self, version: str, candidate: Candidate) -> Decision:
+        """Hold a version against the champion, and make it the champion if it passes."""
+        holder = self.champion()
+        decision = decide(candidate, self._as_champion(holder) if holder else None)
+        if decision.promoted and version != holder:
+            if holder:
+                self.set_tag(version, REPLACED, holder)
+            self.set_tag(version, DECISION, str(decision))
+            self.set_alias(CHAMPION, version)
+        return decision
+
+    def candidate(self, version: str) -> Candidate | None:
+        """A version with the figures that its run holds, if it holds them all."""
+        with TemporaryDirectory() as folder:
+            held = self._download(version, EVIDENCE, Path(folder))
+            identity = Identity.from_tags(self.tags(version))
+            return read_candidate(Path(folder), identity) if held else None
+
+    def _as_champion(self, version: str) -> Champion:
+        with TemporaryDirectory() as folder:
+            held = self._download(version, [PREDICTIONS], Path(folder))
+            correct = read_correct(Path(folder) / PREDICTIONS) if held else None
+        return Champion(Identity.from_tags(self.tags(version)), correct)
+
+    def _download(self, version: str, paths: Iterable[Path], folder: Path) -> bool:
+        """Fetch artifacts of the run that made a version; whether it has them all."""
+        from mlflow.exceptions import MlflowException
+
+        run_id = self._client.get_model_version(self._name, version).run_id
+        try:
+            for path in paths:
+                found = self._client.list_artifacts(run_id, str(path.parent)) if run_id else []
+                if str(path) not in {artifact.path for artifact in found}:
+                    return False
+                self._client.download_artifacts(run_id, str(path), str(folder / path.parent))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # as where the run was deleted
+                raise
+            return False
+        return True
+
+
+def _log_model(store: Store, run: "RunInfo", model: Model, candidate: Candidate) -> str:
+    import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    images = TensorSpec(np.dtype(np.uint8), (-1, *model.example.shape[1:]), "images")
+    classes = TensorSpec(np.dtype(np.float32), (-1, len(model.class_names)), "probabilities")
+    tags = candidate.identity.tags() | {"accuracy": repr(candidate.accuracy)}
+    mlflow = store.fluent()
+    mlflow.set_experiment(experiment_id=run.experiment_id)
+    with redirect_stderr(StringIO()):  # where MLflow announces each new version
+        logged = mlflow.onnx.log_model(
+            onnx.load(model.path),
+            name="model",
+            run_id=run.run_id,
+            signature=ModelSignature(Schema([images]), Schema([classes])),
+            input_example=model.example,
+            pip_requirements=[f"{name}=={installed_version(name)}" for name in SERVED_WITH],
+            onnx_execution_providers=["CPUExecutionProvider"],
+            save_as_external_data=False,
+            metadata={"class_names": model.class_names, "fingerprint": tags["fingerprint"]},
+        )
+        # Its tags come with it, so that it is found again from the start.
+        made = _insist(lambda: mlflow.register_model(logged.model_uri, model.name, tags=tags))
+        return str(made.version)
+
+
+def _insist(change: Callable[[], Any]) -> Any:
+    """What a change gives, which others may break off that make the same at that moment."""
+    from mlflow.exceptions import MlflowException
+
+    for _ in range(TRIES):
+        try:
+            return change()
+        except MlflowException as error:
+            clash = error
+            if not any(sign in str(error) for sign in CLASHES):
+                raise
+    raise clash

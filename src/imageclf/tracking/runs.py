@@ -1,0 +1,283 @@
+"""MLflow's runs: one writer of typed items, one run per fingerprint.
+
+``synchronise`` brings a run up to date from the files of a finished training, however often it is
+called. Run as a program, the module is the child of ``imageclf.live`` that reports a training while
+it goes on.
+"""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from imageclf.files import UserError
+from imageclf.project.folder import EVALUATION
+from imageclf.system.machine import collect_garbage_rarely
+from imageclf.tracking.connection import HASTY, PATIENT, Store, opened_store
+from imageclf.tracking.journal import (
+    EXPERIMENT,
+    End,
+    FirstBatch,
+    Message,
+    Metrics,
+    RunDescription,
+    journals,
+)
+from imageclf.tracking.live import Dataset, File, Item, Patch, arriving, follow
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run, RunInfo
+
+LONGEST_DIGEST = 36  # of a data set that MLflow takes
+MOST_POINTS = 1000  # that MLflow takes at once
+COMMIT = "git_commit"  # a run's tags
+SNAPSHOT = "snapshot"
+
+
+def synchronise(
+    description: RunDescription, items: Sequence[Item], restored: bool, ended: int
+) -> "RunInfo":
+    """Make the run of a model agree with the files. Idempotent.
+
+    Args:
+        description: of the run; what the training told of its origin stays.
+        items: everything about the run that the files tell.
+        restored: the model was not trained in this folder but came from a cache.
+        ended: when the training ended, in milliseconds since 1970, if MLflow does not know.
+
+    Raises:
+        UserError: MLflow cannot be reached, refuses, or is not installed.
+    """
+    with opened_store(PATIENT) as store:
+        points = _points(item for item in items if isinstance(item, Metrics))
+        run = _Runs(store).run(description, points, training=False)
+        run.write(*items)
+        run.settle(restored, ended)
+        info: RunInfo = store.client.get_run(run.info.run_id).info
+        return info
+
+
+def tag_snapshot(run: "RunInfo", digest: str) -> None:
+    """Say that MLflow agrees with the files of a snapshot; raises as ``synchronise`` does."""
+    with opened_store(PATIENT) as store:
+        store.client.set_tag(run.run_id, SNAPSHOT, digest)
+
+
+def report(description: RunDescription, items: Iterable[Message]) -> None:
+    """Write what a training says to its run as it comes; raises as ``synchronise`` does."""
+    with opened_store(HASTY) as store:
+        run = _Runs(store).run(description, {}, training=True)
+        for item in items:
+            run.write(item)
+
+
+def end_abandoned() -> list[str]:
+    """End the runs that seem to go on, though the process that trained here has ended.
+
+    It may have been unable to tell MLflow, or have died with all the machine. Returns their names;
+    raises as ``synchronise`` does.
+    """
+    ended, known = [], {journal.fingerprint: journal for journal in journals()}
+    with opened_store(PATIENT) as store:
+        for run in store.runs("attributes.status = 'RUNNING'"):
+            journal = known.get(run.data.tags.get("fingerprint", ""))
+            if journal and (end := journal.end()):
+                store.client.set_terminated(run.info.run_id, end.status, end.time)
+                ended.append(run.info.run_name)
+    return ended
+
+
+# A number at its name and step.
+Points = dict[tuple[str, int], float]
+
+
+def _points(metrics: Iterable[Metrics]) -> Points:
+    return {(name, item.step): value for item in metrics for name, value in item.values.items()}
+
+
+class _RunWriter:
+    """The one writer of a run. It adds what is missing and never writes a point twice."""
+
+    def __init__(self, client: Any, run: "Run") -> None:
+        self._client = client
+        self._data = run.data
+        self.info, self.name = run.info, run.info.run_name
+        self.points: dict[tuple[str, int], Metric] = {
+            (point.key, point.step): point
+            for key in run.data.metrics
+            for point in client.get_metric_history(run.info.run_id, key)
+        }
+
+    def contradicts(self, params: Mapping[str, Any], points: Points) -> bool:
+        """Whether MLflow holds another value of a parameter or of a point."""
+        known, wanted = self._data.params, {name: str(value) for name, value in params.items()}
+        return any(known[name] != wanted[name] for name in known.keys() & wanted.keys()) or any(
+            not math.isclose(self.points[place].value, points[place])
+            for place in self.points.keys() & points.keys()
+        )
+
+    def describe(self, description: RunDescription, training: bool) -> None:
+        """Add parameters and tags; only the training replaces those of its origin."""
+        from mlflow.entities import Param, RunTag
+
+        known = {} if training else self._data.tags
+        origin = {name: tag for name, tag in description.origin.items() if name not in known}
+        if EXPERIMENT in description.tags:
+            self.name = description.name
+        tags = description.tags | origin | {"mlflow.runName": self.name}
+        params = description.params.items()
+        self._client.log_batch(
+            self.info.run_id,
+            params=[Param(k, str(value)) for k, value in params if k not in self._data.params],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+            synchronous=True,
+        )
+        if training:
+            self._client.update_run(self.info.run_id, status="RUNNING")
+
+    def write(self, *items: Item) -> None:
+        """Write items, metrics first and in as few requests as possible."""
+        from mlflow.entities import Metric
+
+        run_id = self.info.run_id
+        self.write_points(
+            Metric(name, value, item.time, item.step)
+            for item in items
+            if isinstance(item, Metrics)
+            for name, value in item.values.items()
+        )
+        for item in items:
+            match item:
+                case Dataset():
+                    self._write_dataset(item)
+                case Patch(commit=commit) if self._data.tags.get(COMMIT, commit) != commit:
+                    pass  # it was trained from another commit, and keeps that one's patch
+                case File(path, folder) if path.is_dir():
+                    self._client.log_artifacts(run_id, str(path), folder)
+                case File(path, folder):
+                    self._client.log_artifact(run_id, str(path), folder)
+                case FirstBatch(file):
+                    self._draw_first_batch(file)
+                case End(status, time):
+                    self._client.set_terminated(run_id, status, time)
+
+    def write_points(self, points: Iterable["Metric"]) -> None:
+        """Write the points that are not there yet."""
+        missing = [point for point in points if (point.key, point.step) not in self.points]
+        for start in range(0, len(missing), MOST_POINTS):
+            chunk = missing[start : start + MOST_POINTS]
+            self._client.log_batch(self.info.run_id, metrics=chunk, synchronous=True)
+            self.points |= {(point.key, point.step): point for point in chunk}
+
+    def settle(self, restored: bool, ended: int) -> None:
+        """End the run, which has everything now, and say whether its model came from a cache."""
+        tag = "restored_from_cache"
+        if self.info.status != "FINISHED":
+            self.write(End("FINISHED", ended))
+        if restored:
+            self._client.set_tag(self.info.run_id, tag, "true")
+        elif tag in self._data.tags:
+            self._client.delete_tag(self.info.run_id, tag)
+
+    def _draw_first_batch(self, file: str) -> None:
+        """Where the stage evaluate puts the same picture, when the training is done."""
+        import numpy as np
+
+        from imageclf.drawing.plots import pairs, save_figure
+
+        with np.load(file) as arrays, TemporaryDirectory() as folder:
+            picture = Path(folder) / "first_batch.png"
+            save_figure(pairs(**arrays), picture)
+            self._client.log_artifact(self.info.run_id, str(picture), str(EVALUATION))
+
+    def _write_dataset(self, item: Dataset) -> None:
+        """Name a split as an input of the run; MLflow keeps equal ones once."""
+        from mlflow.entities import Dataset as Entity
+        from mlflow.entities import DatasetInput, InputTag
+        from mlflow.exceptions import MlflowException
+
+        source, profile = json.dumps({"uri": item.source}), json.dumps({"images": item.images})
+        context = InputTag("mlflow.data.context", item.context)
+        entity = Entity(item.name, item.digest[:LONGEST_DIGEST], "local", source, profile=profile)
+        try:
+            self._client.log_inputs(self.info.run_id, [DatasetInput(entity, [context])])
+        except MlflowException as error:  # another training of the same data was faster
+            if error.error_code != "BAD_REQUEST":
+                raise
+            self._client.log_inputs(self.info.run_id, [DatasetInput(entity, [context])])
+
+
+class _Runs:
+    """The runs of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._client = store, store.client
+
+    def run(self, description: RunDescription, points: Points, training: bool) -> _RunWriter:
+        """The run of a fingerprint: found, made, or made anew where it contradicts the files.
+
+        MLflow lets nobody change a parameter or a point. So where a parameter that is no part of
+        the fingerprint was changed, or the model was trained again on other hardware, a new run
+        takes over from the old one whatever the files do not tell.
+        """
+        with self._store.lock():
+            experiment_id = self._experiment_id(description.experiment)
+            wanted = f"tags.fingerprint = '{description.fingerprint}'"
+            found = self._client.search_runs([experiment_id], wanted, max_results=1)
+            if found:
+                run = _RunWriter(self._client, found[0])
+                if run.contradicts(description.params, points):
+                    run = self._replace(found[0], run, points)
+            else:
+                started, name = description.started, description.name
+                tags = {"fingerprint": description.fingerprint}
+                new = self._client.create_run(experiment_id, started, tags, name)
+                run = _RunWriter(self._client, new)
+            run.describe(description, training)
+        return run
+
+    def _experiment_id(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            location = (
+                (self._store.root / "mlartifacts").as_uri() if self._store.is_database else None
+            )
+            try:
+                return str(self._client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:  # another training was faster
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self._client.get_experiment_by_name(name)
+        if found.lifecycle_stage != "active":
+            raise UserError(
+                f"the experiment {name} was deleted in MLflow: restore it there, or change "
+                "register.experiment in params.yaml"
+            )
+        return str(found.experiment_id)
+
+    def _replace(self, old: Any, writer: _RunWriter, points: Points) -> _RunWriter:
+        info = old.info
+        self._client.delete_run(info.run_id)
+        tags = {name: tag for name, tag in old.data.tags.items() if name != SNAPSHOT}
+        new = self._client.create_run(info.experiment_id, info.start_time, tags)
+        run = _RunWriter(self._client, new)
+        run.write_points(point for place, point in writer.points.items() if place not in points)
+        self._client.log_outputs(run.info.run_id, old.outputs.model_outputs)
+        if info.end_time:
+            run.write(End(info.status, info.end_time))
+        return _RunWriter(self._client, self._client.get_run(new.info.run_id))
+
+
+if __name__ == "__main__":
+    os.nice(10)
+    collect_garbage_rarely()
+    with suppress(UserError), opened_store(HASTY):
+        pass  # MLflow is imported now, while the training imports torch
+    follow(arriving(sys.stdin.fileno()), report)

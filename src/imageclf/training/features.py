@@ -1,0 +1,49 @@
+"""What a frozen backbone makes of the images: features, computed once for every head to come."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from imageclf.data.prepared import Split
+
+if TYPE_CHECKING:
+    from imageclf.network.classifier import Classifier
+
+SPLITS = ("train", "val")
+
+
+def write_no_features(folder: Path) -> None:
+    """Write empty files where nothing is to be trained on features. Needs no torch."""
+    for split in SPLITS:
+        np.save(folder / f"{split}.npy", np.empty((0, 0), np.float32))
+
+
+def write_features(
+    classifier: "Classifier", split: Split, path: Path, advance: Callable[[int], None]
+) -> None:
+    """Write what the backbone makes of a split: float32, one row per image.
+
+    Args:
+        classifier: on the device that computes.
+        split: its images, packed or in shards.
+        path: of the .npy file.
+        advance: called with the number of images after each batch.
+    """
+    import torch
+
+    from imageclf.data.batches import in_turn
+    from imageclf.network.classifier import evaluation_batch
+
+    classifier.eval()
+    start, size = 0, evaluation_batch(split.images.shape[1:])
+    for images in in_turn(split, size, classifier.scale.device):
+        with torch.inference_mode():
+            features = classifier.features(images).cpu().numpy()
+        if start == 0:
+            rows = open_memmap(path, "w+", np.float32, (len(split), features.shape[1]))
+        rows[start : start + len(features)] = features
+        start += len(features)
+        advance(len(features))

@@ -1,0 +1,140 @@
+"""Starting a training in several processes by torchrun, and ending all of them as one.
+
+torchrun starts the processes, gives each its number, and ends the others when one is dead. What is
+added here: a user sees one line about what went wrong, wherever it did; the first process, which
+alone writes, ends in its own time; and none outlives torchrun.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from imageclf.files import UserError
+from imageclf.params import Runtime
+from imageclf.training.device import place, prepare_torch
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+    from imageclf.training.batch_sharing import Group
+
+# Of the first process, after another failed: it tells MLflow, and waits for that up to 15 seconds.
+LAST_WORDS = timedelta(seconds=25)
+POLL_S = 0.2
+ENDED = "the first process ended"
+
+
+def processes_to_start(wanted: Runtime) -> int:
+    """How many processes are to train on this machine; 0 where this one can do it alone."""
+    processes = _gpus(wanted.device) or 1 if wanted.processes == "auto" else wanted.processes
+    return 0 if processes == 1 and "PET_NNODES" not in os.environ else processes
+
+
+def _gpus(device: str) -> int:
+    if device not in ("auto", "cuda"):
+        return 0
+    prepare_torch()
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def launch(processes: int) -> None:
+    """Run this very command again in ``processes`` processes, and wait for them.
+
+    The options of torchrun that name other machines are taken from its own variables: PET_NNODES,
+    PET_NODE_RANK, PET_MASTER_ADDR and so on.
+
+    Raises:
+        UserError: one of them was killed.
+        SystemExit: one of them failed, and has told why.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    logging.disable()  # torchrun would tell of what is told here, in many more words
+    try:
+        # Its logs would hold nothing, and stay in the system's folder for temporary files.
+        options = [f"--nproc-per-node={processes}", f"--log-dir={os.devnull}"]
+        run(parse_args([*options, *sys.argv]))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            sys.exit(failure.exitcode)
+        raise UserError(
+            f"process {rank} of the training was ended by {failure.signal_name()}; "
+            "`dvc repro` goes on from the last checkpoint"
+        ) from None
+    except SignalException as error:
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        signal.signal(error.sigval, signal.SIG_DFL)
+        signal.raise_signal(error.sigval)
+
+
+@contextmanager
+def joined() -> Iterator["Group"]:
+    """The group of the processes that torchrun started; to be entered by each of them.
+
+    An error in one ends all of them, with exit code 2 where it is a UserError. Who fails first on
+    a machine tells of it there.
+    """
+    prepare_torch()
+    from torch import cuda, distributed
+    from torch.distributed.rendezvous import rendezvous
+
+    from imageclf.training.batch_sharing import Group
+
+    here = place()
+    assert here  # noqa: S101 - torchrun started this
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    store, rank, size = next(rendezvous("env://"))
+    backend = "cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
+    try:
+        yield Group(rank, size)
+        _leave(store, rank, distributed.default_pg_timeout)
+    except KeyboardInterrupt:  # torchrun tells of it
+        distributed.destroy_process_group()  # its threads would trip over an interpreter that ends
+        sys.exit(1)
+    except Exception as error:
+        distributed.destroy_process_group()  # so that others do not wait for this one
+        first = store.add(f"failures on machine {here.machine}", 1) == 1
+        cause = store.compare_set("cause", "", f"{error}").decode()
+        if first:
+            _tell(error, cause)
+        with suppress(RuntimeError):  # it hangs, in a GPU's part of the work; torchrun kills it
+            _leave(store, rank, LAST_WORDS)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    distributed.destroy_process_group()
+
+
+def _leave(store: "Store", rank: int, patience: timedelta) -> None:
+    """Let the first process be the first that ends: torchrun kills what is left after a failure."""
+    if rank == 0:
+        store.set(ENDED, "")
+    else:
+        store.wait([ENDED], patience)
+
+
+def _tell(error: Exception, cause: str) -> None:
+    if isinstance(error, UserError):
+        print(f"error: {cause}", file=sys.stderr, flush=True)
+    else:
+        traceback.print_exception(error)
+
+
+def _end_with(parent: int) -> None:
+    """Die as soon as ``parent`` has: a torchrun that was killed could end nobody."""
+    while os.getppid() == parent:
+        time.sleep(POLL_S)
+    os.kill(os.getpid(), signal.SIGKILL)
