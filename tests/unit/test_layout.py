@@ -5,7 +5,6 @@ from imageclf.data.class_folders import (
     arrange,
     check_for_empty_classes,
     class_names,
-    is_image,
     wrapper,
 )
 from imageclf.files import UserError
@@ -97,10 +96,3 @@ def test_a_class_folder_without_images_is_named(folders: list[str], names: list[
 def test_other_folders_may_be_empty() -> None:
     places = arrange(["train/cat/1.jpg", "train/dog/2.jpg"])
     check_for_empty_classes(["train", "train/cat", "train/dog", "train/dog/old", "test"], places)
-
-
-def test_an_ending_tells_an_image_in_either_case() -> None:
-    assert [is_image(name) for name in ("a.JPG", "b.Tiff", "c.txt", "jpg", "d.jpg.part")] == [
-        *(True, True),
-        *(False, False, False),
-    ]

@@ -12,10 +12,6 @@ from os.path import commonpath
 from imageclf.files import UserError
 
 IMAGES = "images.tar"  # in the raw folder
-IMAGE_SUFFIXES = (
-    *(".jpeg", ".jpg", ".png", ".gif", ".webp", ".avif", ".jp2"),
-    *(".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm"),
-)
 SPLIT_OF_FOLDER = {
     "train": "train",
     "training": "train",
@@ -41,11 +37,6 @@ class Place:
     name: str
     split: str
     class_name: str
-
-
-def is_image(name: str) -> bool:
-    """Whether a file's name has the ending of an image, in whatever case."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def wrapper(images: Sequence[str], folders: Iterable[str]) -> str:

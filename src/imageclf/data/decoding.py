@@ -28,7 +28,7 @@ from cykooz_resizer import (
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from imageclf.data.class_folders import is_image
+from imageclf.data.image_files import is_image, is_litter
 from imageclf.files import UserError
 
 Pixels = NDArray[np.uint8]
@@ -219,7 +219,7 @@ def has_colour(content: bytes) -> bool:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every file below ``folder`` with the suffix of an image, sorted; hidden ones are left out.
+    """Every file below ``folder`` with the suffix of an image, sorted; litter is left out.
 
     Links are followed, but for those to a folder that holds them.
     """
@@ -229,10 +229,9 @@ def find_images(folder: Path) -> list[Path]:
         inside[:] = [
             name
             for name in inside
-            if not name.startswith(".")
-            and not here.resolve().is_relative_to((here / name).resolve())
+            if not is_litter(name) and not here.resolve().is_relative_to((here / name).resolve())
         ]
-        found += [here / name for name in names if is_image(name) and not name.startswith(".")]
+        found += [here / name for name in names if is_image(name) and not is_litter(name)]
     return sorted(path for path in found if path.is_file())
 
 

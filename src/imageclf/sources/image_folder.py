@@ -23,14 +23,13 @@ from rich.progress import (
 
 from imageclf.data.archives import File, Listing, opened, write_tar
 from imageclf.data.class_folders import (
-    IMAGE_SUFFIXES,
     IMAGES,
     arrange,
     check_for_empty_classes,
     class_names,
-    is_image,
     wrapper,
 )
+from imageclf.data.image_files import IMAGE_SUFFIXES, is_image
 from imageclf.files import UserError, atomic_folder, sha256_file, write_json
 from imageclf.sources.catalog import DOWNLOADS, fetch_address, in_project
 
