@@ -14,12 +14,30 @@ import pytest
 from imageclf.params import read_yaml
 from project import ROOT, Project
 
-STEPS = read_yaml(ROOT / ".github/workflows/train.yml")["jobs"]["train"]["steps"]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+JOBS = read_yaml(ROOT / ".github/workflows/train.yml")["jobs"]
+STEPS = [step for job in JOBS.values() for step in job["steps"]]
 SCRIPTS = {step["name"]: step["run"] for step in STEPS if "name" in step and "run" in step}
 GH = """#!/bin/sh
 [ "$4" != --edit-last ] || exit 1  # there is no comment yet
 echo "$@" > gh.said
 """
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_action_is_pinned_to_a_commit(path: Path) -> None:
+    used = re.findall(r"uses: (\S+)", path.read_text())
+    assert used
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", each) for each in used)
+
+
+def test_no_token_may_do_more_than_its_job() -> None:
+    assert read_yaml(ROOT / ".github/workflows/train.yml")["permissions"] == {}
+    assert {name: job["permissions"] for name, job in JOBS.items()} == {
+        "train": {"contents": "write"},
+        "tell": {"pull-requests": "write"},
+    }
+    assert not any("checkout" in step.get("uses", "") for step in JOBS["tell"]["steps"])
 
 
 @pytest.mark.slow
@@ -39,7 +57,7 @@ def test_a_pull_request_is_told_what_changed(tmp_path: Path, migrated: Path) -> 
     (programs / "gh").write_text(GH)
     (programs / "gh").chmod(0o755)
 
-    given = {"BASE": "origin/main", "NUMBER": "7", "PLOTS": "https://example.org/plots"}
+    given = {"BASE": "origin/main", "NUMBER": "7", "RUN": "https://example.org/run"}
     for name in ("Compare with the base", "Post"):
         subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", SCRIPTS[name]],
@@ -51,7 +69,7 @@ def test_a_pull_request_is_told_what_changed(tmp_path: Path, migrated: Path) -> 
     assert "### What changed against origin/main" in said
     assert re.search(r"train.epochs +\| 1 +\| 2 ", said)
     assert re.search(r"reports/metrics.json \| accuracy +\| 0.\d+ +\| 0.\d+ ", said)
-    assert "(https://example.org/plots)" in said
+    assert "(https://example.org/run#artifacts)" in said
     page = (project.folder / "dvc_plots/index.html").read_text()
     assert "origin/main" in page
     assert "workspace" in page
