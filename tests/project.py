@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from imageclf.params import read_yaml
+from imageclf.files import read_yaml
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent

@@ -16,7 +16,8 @@ from imageclf.data.prepared import (
     shards_folder,
 )
 from imageclf.data.shards import to_jpeg, write_shards
-from imageclf.params import Params, check_params, read_yaml
+from imageclf.files import read_yaml
+from imageclf.params import Params, check_params
 
 ROOT = Path(__file__).parent.parent
 

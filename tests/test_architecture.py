@@ -1,6 +1,7 @@
 """The house rules that code cannot state: who imports whom, and what each stage depends on."""
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterable
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from imageclf.params import known_keys, read_yaml
+from imageclf.files import read_yaml
+from imageclf.params import known_keys
+from support import ROOT, changed
 
-ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "src/imageclf"
 TEMPLATE = re.compile(r"\w+\.html\.j2")
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
@@ -167,24 +169,32 @@ def test_a_block_is_named_by_every_module_that_can_change_its_bytes() -> None:
     assert set(names(used)) == named | no_byte
 
 
+@pytest.mark.parametrize("name", ["mlp", "densenet121"])
 @pytest.mark.parametrize("stage", ["fetch", "transform", "weights", "embed"])
-def test_light_stages_load_neither_torch_nor_mlflow(stage: str) -> None:
+def test_light_stages_load_neither_torch_nor_mlflow(stage: str, name: str, tmp_path: Path) -> None:
+    """Two end where there are no images, two write that there is nothing to do."""
     import subprocess
 
+    images = {"data__name": "image_folder", "data__source": "missing", "transform__image_size": 32}
+    (tmp_path / "params.yaml").write_text(json.dumps(changed(model__name=name, **images)))
+    heavy = "{'torch', 'torchvision', 'mlflow', 'sklearn'}"
     script = (
-        f"import sys, runpy; sys.argv = ['{stage}.py', '--help']\n"
-        f"try: runpy.run_path('stages/{stage}.py', run_name='__main__')\n"
-        "except SystemExit: print(sorted({'torch', 'mlflow', 'sklearn'} & set(sys.modules)))"
+        "import sys, runpy; sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        f"except SystemExit: print(sorted({heavy} & set(sys.modules)))"
     )
     result = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
+        [sys.executable, "-c", script, ROOT / f"stages/{stage}.py"],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
-        env={"PYTHONPATH": "src:stages"},
+        env={"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'stages'}"},
     )
     assert result.stdout.endswith("[]\n")
+    ended = {"fetch": "missing does not exist", "transform": "source.json is missing"}
+    assert ended.get(stage, "") in result.stderr
+    assert stage in ended or not result.stderr
 
 
 if __name__ == "__main__":

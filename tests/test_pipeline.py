@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import requests
 
-from imageclf.files import read_json
-from imageclf.params import read_yaml
+from imageclf.files import read_json, read_yaml
 from project import STAGES, Project, kill
 
 # Of the stages' scripts, alone on two cores; with little to do, most of it is spent on imports.

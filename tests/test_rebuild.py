@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from imageclf.files import sha256_file
-from imageclf.params import read_yaml
+from imageclf.files import read_yaml, sha256_file
 from project import STAGES, Project, md5s
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imageclf.params import read_yaml
+from imageclf.files import read_yaml
 from project import STAGES, Project, kill
 from relay import running_relay
 from s3server import running_s3

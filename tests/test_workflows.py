@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imageclf.params import read_yaml
+from imageclf.files import read_yaml
 from project import ROOT, Project
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

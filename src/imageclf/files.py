@@ -114,6 +114,31 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON ({error}): run `dvc repro` again") from None
 
 
+def read_yaml(path: Path) -> Any:
+    """Read a YAML 1.2 file as plain Python values (as DVC does).
+
+    Raises:
+        UserError: the file is missing or is not YAML.
+    """
+    try:
+        return parse_yaml(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: run this in the folder of the project, or restore it from git"
+        ) from None
+
+
+def parse_yaml(text: str | bytes, source: str) -> Any:
+    """The plain Python values of YAML 1.2; ``source`` names it in the UserError for other text."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
 def sha256_file(path: Path) -> str:
     """The sha256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:

@@ -12,19 +12,34 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from imageclf.files import UserError
+from imageclf.files import UserError, read_yaml
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 
+# torchvision's own names, written out because to import it takes seconds.
+TORCHVISION = """
+alexnet convnext_base convnext_large convnext_small convnext_tiny densenet121 densenet161
+densenet169 densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3
+efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_l efficientnet_v2_m
+efficientnet_v2_s googlenet inception_v3 maxvit_t mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3
+mobilenet_v2 mobilenet_v3_large mobilenet_v3_small regnet_x_16gf regnet_x_1_6gf regnet_x_32gf
+regnet_x_3_2gf regnet_x_400mf regnet_x_800mf regnet_x_8gf regnet_y_128gf regnet_y_16gf
+regnet_y_1_6gf regnet_y_32gf regnet_y_3_2gf regnet_y_400mf regnet_y_800mf regnet_y_8gf resnet101
+resnet152 resnet18 resnet34 resnet50 resnext101_32x8d resnext101_64x4d resnext50_32x4d
+shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0 squeezenet1_0
+squeezenet1_1 swin_b swin_s swin_t swin_v2_b swin_v2_s swin_v2_t vgg11 vgg11_bn vgg13 vgg13_bn vgg16
+vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2
+wide_resnet50_2
+""".split()  # noqa: SIM905 - a line per name would fill two screens
 # The image sides, in pixels, that each architecture is made for.
 IMAGE_SIZES = {
     "mlp": range(1, 513),
     "mlp_sequential": range(1, 513),
     "cnn": range(28, 129),
     "resnet": range(28, 129),
+    **dict.fromkeys(TORCHVISION, range(32, 513)),
 }
-TORCHVISION_SIZES = range(32, 513)
 REGISTERED = r"models:/[^/@:]+(/\d+|@[^/@:]+)"
 WITH_CHECKSUM = r"https?://\S+#sha256=[0-9a-f]{64}"
 OUTPUT_OF_LOSS = {"nll": "log_softmax", "cross_entropy": "logits", "mse": "softmax"}
@@ -125,13 +140,8 @@ class Model(Section):
     @field_validator("name")
     @classmethod
     def an_architecture_has_that_name(cls, name: str) -> str:
-        if name in IMAGE_SIZES:
-            return name
-        import torchvision
-
-        names = [*IMAGE_SIZES, *torchvision.models.list_models(module=torchvision.models)]
-        if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)
+        if name not in IMAGE_SIZES:
+            nearest = difflib.get_close_matches(name, IMAGE_SIZES, n=1, cutoff=0)
             raise ValueError(f"there is no architecture {name}; did you mean {nearest[0]}?")
         return name
 
@@ -150,7 +160,7 @@ class Model(Section):
 
     @model_validator(mode="after")
     def weights_fit_the_rest(self) -> Self:
-        if self.weights == "imagenet" and self.name in IMAGE_SIZES:
+        if self.weights == "imagenet" and self.name not in TORCHVISION:
             raise ValueError(
                 f"weights: imagenet are those of torchvision's networks, and there are none of "
                 f"name: {self.name}"
@@ -287,7 +297,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def images_fit_the_model(self) -> Self:
-        sides = IMAGE_SIZES.get(self.model.name, TORCHVISION_SIZES)
+        sides = IMAGE_SIZES[self.model.name]
         if self.transform.image_size not in sides:
             raise ValueError(
                 f"model.name: {self.model.name} is made for images of {sides.start} to "
@@ -331,31 +341,6 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
             each offending key by its dotted path and the nearest valid key.
     """
     return check_params(read_yaml(path), str(path))
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a YAML 1.2 file as plain Python values (as DVC does).
-
-    Raises:
-        UserError: the file is missing or is not YAML.
-    """
-    try:
-        return parse_yaml(path.read_bytes(), str(path))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing: run this in the folder of the project, or restore it from git"
-        ) from None
-
-
-def parse_yaml(text: str | bytes, source: str) -> Any:
-    """The plain Python values of YAML 1.2; ``source`` names it in the UserError for other text."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return YAML(typ="safe").load(text)
-    except YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def check_params(values: Any, source: str) -> Params:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imageclf.files import UserError, write_text
-from imageclf.params import check_params, read_yaml
+from imageclf.files import UserError, read_yaml, write_text
+from imageclf.params import check_params
 
 RECIPES = Path("recipes")
 # Lists every parameter that a recipe may set; the others list what they do differently.

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from imageclf.network.architectures import Network, build_network
+from imageclf.network.architectures import ARCHITECTURES, Network, build_network
+from imageclf.params import IMAGE_SIZES
 from support import make_params
 
 LOSS = {"log_softmax": "nll", "logits": "cross_entropy", "softmax": "mse"}
@@ -118,3 +119,9 @@ def test_output_by_name(output: str) -> None:
     probabilities = {"log_softmax": result.exp(), "softmax": result, "logits": result}[output]
     sums_to_one = torch.allclose(probabilities.sum(dim=1), torch.ones(3))
     assert sums_to_one == (output != "logits")
+
+
+def test_params_know_the_names_of_all_architectures() -> None:
+    from torchvision import models
+
+    assert set(IMAGE_SIZES) == {*ARCHITECTURES, *models.list_models(module=models)}

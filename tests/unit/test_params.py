@@ -4,15 +4,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from imageclf.files import UserError
-from imageclf.params import (
-    check_params,
-    flatten,
-    known_keys,
-    load_params,
-    read_yaml,
-    tracked_values,
-)
+from imageclf.files import UserError, read_yaml
+from imageclf.params import check_params, flatten, known_keys, load_params, tracked_values
 from support import ROOT, changed, make_params
 
 DEFAULTS = ROOT / "params.yaml"

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from imageclf.files import UserError
-from imageclf.params import flatten, known_keys, load_params, read_yaml, tracked_values
+from imageclf.files import UserError, read_yaml
+from imageclf.params import flatten, known_keys, load_params, tracked_values
 from imageclf.recipes import Change, Recipe, find_recipe, load_recipes, use_recipe
 from support import ROOT
 

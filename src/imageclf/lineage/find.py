@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from imageclf.files import UserError, read_json
+from imageclf.files import UserError, parse_yaml, read_json
 from imageclf.inference.prediction import MODEL_FILE, load_exported
 from imageclf.lineage.snapshots import Snapshot, pipeline_files
-from imageclf.params import flatten, parse_yaml
+from imageclf.params import flatten
 from imageclf.project.folder import CLASSIFIER, LOCK, PARAMS
 from imageclf.project.git import git_if_any
 from imageclf.project.lock import Out, recorded_outs

@@ -14,8 +14,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from imageclf.files import UserError, digest_of
-from imageclf.params import flatten, parse_yaml, read_yaml
+from imageclf.files import UserError, digest_of, parse_yaml, read_yaml
+from imageclf.params import flatten
 from imageclf.project.dvc import dvc, has_remotes, laid_out, reason_of
 from imageclf.project.folder import CLASSIFIER, DVC_YAML, LOCK, PARAMS, PIPELINE
 from imageclf.project.git import git_if_any

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
-from imageclf.files import UserError
-from imageclf.params import parse_yaml
+from imageclf.files import UserError, parse_yaml
 from imageclf.project.folder import LOCK
 
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imageclf.files import UserError, digest_of, sha256_file
-from imageclf.params import load_params, read_yaml, tracked_values
+from imageclf.files import UserError, digest_of, read_yaml, sha256_file
+from imageclf.params import load_params, tracked_values
 from imageclf.project.dvc import default_remote, dvc, written_files
 from imageclf.project.folder import DVC_YAML, LOCK, project_root
 from imageclf.project.git import GitError, git, remote

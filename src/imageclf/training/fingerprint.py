@@ -6,8 +6,8 @@ data and the source files, all read from dvc.yaml, so that the two can never dis
 
 from pathlib import Path
 
-from imageclf.files import UserError, digest_of, sha256_file
-from imageclf.params import Params, read_yaml, tracked_values
+from imageclf.files import UserError, digest_of, read_yaml, sha256_file
+from imageclf.params import Params, tracked_values
 
 
 def fingerprint(params: Params) -> str:
