@@ -24,8 +24,8 @@ from pathlib import Path
 import click
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from helpers.params import ROOT, changed
 from recipes import run_stage
-from support import ROOT, changed
 
 COURSE = """
 import sys, time

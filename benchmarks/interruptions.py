@@ -33,7 +33,7 @@ import click
 from imageclf.params import load_params
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from project import Project, kill
+from helpers.project import Project, kill
 
 EPOCHS = 8
 SETTINGS = {

@@ -28,9 +28,9 @@ import psutil
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from helpers.params import ROOT, changed
 from imageclf.files import sha256_file
 from imageclf.system.machine import cores
-from support import ROOT, changed
 from table import machine
 
 CLASSES = 10

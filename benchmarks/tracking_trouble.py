@@ -29,10 +29,10 @@ from typing import Any
 import click
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from ports import unused_port
-from project import Project
-from proxy import Proxy, running_proxy
-from trackingserver import start_mlflow, stop
+from helpers.mlflow_server import start_mlflow, stop
+from helpers.ports import unused_port
+from helpers.project import Project
+from helpers.proxy import Proxy, running_proxy
 
 EPOCHS = 200
 USER, PASSWORD = "me", secrets.token_hex(8)

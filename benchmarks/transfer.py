@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from helpers.params import changed, make_params
 from imageclf.data.prepared import load_class_names, load_features, load_split
 from imageclf.evaluation.metrics import predict
 from imageclf.files import read_json
@@ -31,7 +32,6 @@ from imageclf.training.device import prepare_runtime
 from imageclf.training.features import SPLITS, write_features
 from imageclf.training.loop import Training
 from recipes import run_stage
-from support import changed, make_params
 
 # Learnt on, transferred to, and labels a class there.
 PAIRS = (("fashion_mnist", "mnist", 50), ("mnist", "fashion_mnist", 10), ("mnist", "digits", 5))

@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from support import ROOT, changed
+from helpers.params import ROOT, changed
 
 TORCHVISION = """
 import sys

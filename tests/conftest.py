@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clones import make_clones
-from ports import unused_port
-from trackingserver import start_mlflow, stop
+from helpers.clones import make_clones
+from helpers.mlflow_server import start_mlflow, stop
+from helpers.ports import unused_port
 
 STORE = "mlflow.db"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.params import ROOT, changed
 from imageclf.files import read_yaml
 from imageclf.params import known_keys
-from support import ROOT, changed
 
 LIBRARY = ROOT / "src/imageclf"
 TEMPLATE = re.compile(r"\w+\.html\.j2")

@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from support import changed
+from helpers.params import changed
 
 ENGINE = ("torch", "numpy", "pandas", "pydantic")
 SCRIPT = '''

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from support import ROOT, changed
-from webserver import Hold, running_server
+from helpers.params import ROOT, changed
+from helpers.webserver import Hold, running_server
 
 MNIST = (ROOT / "../shared/data/mnist").resolve()
 STAGE = [sys.executable, str(ROOT / "stages/fetch.py")]

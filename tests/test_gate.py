@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from helpers.project import Project
 from imageclf.files import read_json
 from imageclf.project.folder import PREDICTIONS
-from project import Project
 
 pytestmark = pytest.mark.slow
 CHAMPION, CHALLENGER = "champion", "challenger"

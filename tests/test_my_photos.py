@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from helpers.params import ROOT
+from helpers.project import STAGES, Project
 from imageclf.data.prepared import load_split
 from imageclf.files import read_json
-from project import STAGES, Project
-from support import ROOT
 
 SHARED = ROOT / "../shared/data"
 BAD = SHARED / "bad_inputs"

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import requests
 
+from helpers.project import STAGES, Project, kill, working_on
 from imageclf.files import read_json, read_yaml
-from project import STAGES, Project, kill
 
 # Of the stages' scripts, alone on two cores; with little to do, most of it is spent on imports.
 LASTS_S = {
@@ -201,16 +201,3 @@ def kill_during(project: Project, stage: str) -> None:
         time.sleep(0.05)
     time.sleep(LASTS_S[stage] / 3)
     kill(process)
-
-
-def working_on(project: Project, stage: str) -> bool:
-    """Whether a process runs the stage's script in the project's folder."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes().split(b"\0")
-            folder = (entry / "cwd").resolve()
-        except OSError:  # it ended meanwhile
-            continue
-        if folder == project.folder.resolve() and f"stages/{stage}.py".encode() in command:
-            return True
-    return False

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.project import Project, kill
+from helpers.two_processes import Job, carry_out, two_processes
 from imageclf.data.prepared import load_split
 from imageclf.params import load_params
-from project import Project, kill
-from together import Job, carry_out, two_processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

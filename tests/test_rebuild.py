@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from helpers.project import STAGES, Project, md5s
 from imageclf.files import read_yaml, sha256_file
-from project import STAGES, Project, md5s
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.project import STAGES, Project
 from imageclf.files import sha256_file
 from interruptions import BY_TIME, Baseline, Seen, interrupt, kill_at, prepare, undisturbed
-from project import STAGES, Project
 
 TRAIN = ("env", "PYTHONPATH=src", sys.executable, "stages/train.py")
 

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers.project import STAGES, Project, kill, working_on
+from helpers.relay import running_relay
+from helpers.s3_server import running_s3
+from helpers.ssh_server import SshServer, missing_programs, running_sshd
+from helpers.team import Clone, Team, origin_of
 from imageclf.files import read_yaml
-from project import STAGES, Project, kill
-from relay import running_relay
-from s3server import running_s3
-from sshserver import SshServer, missing_programs, running_sshd
-from team import Clone, Team, origin_of
-from test_pipeline import working_on
 
 pytestmark = [
     pytest.mark.slow,

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from ports import answers, unused_port
-from project import ROOT, STAGES, Project
-from sshserver import SshServer, missing_programs, running_sshd
+from helpers.params import ROOT
+from helpers.ports import answers, unused_port
+from helpers.project import STAGES, Project
+from helpers.ssh_server import SshServer, missing_programs, running_sshd
 
 PAGE = (ROOT / "docs/runners.md").read_text()
 NAMESPACE = ("unshare", "--mount")

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from helpers.ports import unused_port
+from helpers.project import Project
 from imageclf.files import UserError, read_json
 from imageclf.team.tracking_server import postgres_programs
-from ports import unused_port
-from project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 RATES = ("0.01", "0.02", "0.03", "0.04")

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 import requests
 
+from helpers.params import make_params
 from imageclf.files import sha256_file
 from imageclf.tracking.gate import Candidate, Identity
 from imageclf.tracking.live import describe_run
 from imageclf.tracking.registry import Model, register
 from imageclf.tracking.runs import synchronise
-from support import make_params
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (5, 8, 8)).astype(np.uint8)
 CLASS_NAMES = ["a", "b", "c", "d"]

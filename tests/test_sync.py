@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from helpers.project import Project
 from imageclf.files import sha256_file
 from imageclf.tracking.journal import Journal
-from project import Project
 
 SHOWN = (
     "learning_rate",

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.params import ROOT, changed
+from helpers.project import STAGES, Project
 from imageclf.files import read_json, sha256_file
 from imageclf.network.classifier import load_classifier
-from project import STAGES, Project
-from support import ROOT, changed
 
 AFTER_TRAINING = ["train", "evaluate", "export", "register"]
 

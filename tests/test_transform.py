@@ -19,10 +19,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from helpers.images import photograph, save_photographs
+from helpers.params import ROOT, changed
+from helpers.project import Project
 from imageclf.data.prepared import SPLITS, load_split, split_digest
 from imageclf.files import read_json, sha256_file
-from project import Project
-from support import ROOT, changed, photograph, save_photographs
 
 SHARED = (ROOT / "../shared/data").resolve()
 TRANSFORM = [sys.executable, str(ROOT / "stages/transform.py")]

@@ -14,9 +14,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from helpers.params import make_params
 from imageclf.tracking.live import End, Metrics, describe_run
 from imageclf.tracking.runs import report
-from support import make_params
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 RATES = (0.001, 0.003, 0.01, 0.03)

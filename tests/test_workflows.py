@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.params import ROOT
+from helpers.project import Project
 from imageclf.files import read_yaml
-from project import ROOT, Project
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 JOBS = read_yaml(ROOT / ".github/workflows/train.yml")["jobs"]

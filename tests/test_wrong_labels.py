@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from project import Project
+from helpers.project import Project
 
 SWAPPED = 60
 

@@ -13,12 +13,13 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from helpers.images import learnable_split
+from helpers.params import ROOT
 from imageclf.cli import main
 from imageclf.commands.predict import FIGURE_ROWS
 from imageclf.drawing.plots import image_with_probabilities
 from imageclf.inference.prediction import likeliest, load_exported
 from imageclf.params import load_params
-from support import ROOT, learnable_split
 
 BIN = Path(sys.executable).parent
 Run = Callable[..., Result]

@@ -4,9 +4,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from helpers.params import ROOT, changed, make_params
 from imageclf.files import UserError, read_yaml
-from imageclf.params import check_params, flatten, known_keys, load_params, tracked_values
-from support import ROOT, changed, make_params
+from imageclf.params import (
+    check_params,
+    flatten,
+    known_keys,
+    load_params,
+    tracked_values,
+)
 
 DEFAULTS = ROOT / "params.yaml"
 

@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
+from helpers.params import ROOT
 from imageclf.files import UserError, read_yaml
 from imageclf.params import flatten, known_keys, load_params, tracked_values
 from imageclf.recipes import Change, Recipe, find_recipe, load_recipes, use_recipe
-from support import ROOT
 
 DEFAULTS = ROOT / "params.yaml"
 FOLDER = ROOT / "recipes"

@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from helpers.descriptions import FINGERPRINT
+from helpers.tracked import keep
+from imageclf.cli import main
+from imageclf.commands.common import WIDTH
+from imageclf.project import dvc as dvc_module
+
+
+@pytest.fixture
+def bare(project: Path) -> Path:
+    """The current folder, with a journal and nothing else: no git, no DVC, no tracking store."""
+    (project / "mlflow.db").unlink()
+    dvc_module.shared_config.cache_clear()
+    keep(git_commit="a" * 40, git_dirty="false", device="cpu", hardware="some processor")
+    return project
+
+
+def trace(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["trace", *arguments])
+
+
+def test_what_is_known_is_shown_and_the_rest_named(bare: Path) -> None:
+    result = trace(FINGERPRINT[:8])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert f"fingerprint  {FINGERPRINT}" in lines
+    assert f"commit       {'a' * 40}" in lines
+    assert "machine      cpu, some processor" in lines
+    for words in (
+        "there is no tracking store at sqlite:///",
+        "the commit aaaaaaaa is not in this repository",
+        "where the files are: this is no folder of DVC's",
+        "which parameters differ from the recipe fashion_part4: no recipes in recipes/",
+    ):
+        assert words in " ".join(result.stdout.split())
+    assert max(map(len, lines)) <= WIDTH
+    assert all(line == line.rstrip() and "\x1b" not in line for line in lines)
+    assert not (bare / "mlflow.db").exists()
+
+
+def test_json_has_all_of_it(bare: Path) -> None:
+    found = json.loads(trace(FINGERPRINT, "--json").stdout)
+    assert (found["what"], found["fingerprint"]) == (FINGERPRINT, FINGERPRINT)
+    assert (found["run"], found["versions"]) == (None, [])
+    assert found["params"]["train.learning_rate"] == 0.003
+    assert found["outs"] == [
+        {"path": "a", "stage": "train", "md5": "1" * 32, "in_cache": None, "on_remote": None}
+    ]
+    assert len(found["unknown"]) == 4
+
+
+def test_a_model_that_nobody_knows_gets_one_line(bare: Path) -> None:
+    result = trace("0" * 8)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: no run and no fingerprint begins with 00000000")
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,127 @@
+import pytest
+import torch
+from torch import nn
+
+from helpers.params import make_params
+from imageclf.network.architectures import ARCHITECTURES, Network, build_network
+from imageclf.params import IMAGE_SIZES
+
+LOSS = {"log_softmax": "nll", "logits": "cross_entropy", "softmax": "mse"}
+
+
+def network(shape: tuple[int, ...] = (28, 28), classes: int = 10, **changes: object) -> Network:
+    settings = {"output": "logits"} | changes
+    values = {f"model__{name}": value for name, value in settings.items()}
+    side = {"transform__image_size": max(shape[0], 4)}
+    return build_network(
+        make_params(train__loss=LOSS[settings["output"]], **values, **side).model, shape, classes
+    )
+
+
+def parameters(part: nn.Module) -> int:
+    return sum(values.numel() for values in part.parameters())
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp_sequential"])
+def test_the_mlp_of_part_4_has_the_parameters_its_docstring_says(name: str) -> None:
+    assert parameters(network(name=name)) == 784 * 256 + 256 + 256 * 64 + 64 + 64 * 10 + 10
+    assert parameters(network(name=name)) == 218_058
+
+
+def test_by_hand_and_by_sequential_compute_the_same() -> None:
+    by_hand, by_sequential = network(name="mlp"), network(name="mlp_sequential")
+    pairs = zip(by_hand.parameters(), by_sequential.parameters(), strict=True)
+    for ours, theirs in pairs:
+        theirs.data.copy_(ours)
+    images = torch.randn(4, 1, 28, 28)
+    assert torch.equal(by_hand(images), by_sequential(images))
+
+
+def test_the_mlp_computes_what_the_course_computes_by_hand() -> None:
+    part_2 = network((3, 3), 4, hidden=[5], activation="sigmoid", output="softmax")
+    first, last = (part for part in part_2.modules() if isinstance(part, nn.Linear))
+    images = torch.randn(2, 1, 3, 3)
+    hidden = 1 / (1 + torch.exp(-(images.reshape(2, 9) @ first.weight.T + first.bias)))
+    scores = torch.exp(hidden @ last.weight.T + last.bias)
+    torch.testing.assert_close(part_2(images), scores / scores.sum(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "at_minus_one"),
+    [
+        ("sigmoid", 0.26894),
+        ("tanh", -0.76159),
+        ("relu", 0.0),
+        ("leaky_relu", -0.01),
+        ("gelu", -0.15866),
+        ("silu", -0.26894),
+    ],
+)
+def test_activation_by_name_has_its_value(name: str, at_minus_one: float) -> None:
+    mlp = network((2, 2), 3, activation=name).backbone
+    assert mlp.activation(torch.tensor(-1.0)).item() == pytest.approx(at_minus_one, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp_sequential", "cnn", "resnet"])
+def test_dropout_switches_units_off_only_while_training(name: str) -> None:
+    part = network(name=name, dropout=0.5, width=8)
+    images = torch.randn(4, 1, 28, 28)
+    assert not torch.equal(part(images), part(images))
+    part.eval()
+    assert torch.equal(part(images), part(images))
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (96, 96, 3)])
+@pytest.mark.parametrize(
+    ("name", "settings", "count"),
+    [
+        ("cnn", {"width": 32, "depth": 2}, 288_170),
+        ("resnet", {"width": 16, "depth": 3}, 271_994),
+    ],
+)
+def test_convolutional_nets_take_grey_and_colour_of_any_side(
+    name: str, settings: dict, count: int, shape: tuple[int, ...]
+) -> None:
+    part = network(shape, name=name, **settings)
+    channels = shape[2] if len(shape) == 3 else 1
+    assert parameters(part) == count + (channels - 1) * settings["width"] * 9
+    assert part(torch.zeros(2, channels, *shape[:2])).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet"])
+@pytest.mark.parametrize("stages", [1, 5])
+def test_each_stage_has_twice_the_channels_and_half_the_side(name: str, stages: int) -> None:
+    part = network((32, 32), name=name, width=4, depth=1, stages=stages).eval()
+    sides = []
+    for layer in part.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda _, __, output: sides.append(output.shape[1:3]))
+    assert part(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+    assert set(sides) == {(4 * 2**stage, 32 // 2**stage) for stage in range(stages)}
+
+
+def test_a_residual_block_starts_from_its_shortcut() -> None:
+    part = network(name="resnet", init="zeros", width=4, depth=2)
+    assert not part(torch.randn(2, 1, 28, 28)).any()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small", "vgg11"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_torchvision_nets_get_our_classes_and_channels(name: str, channels: int) -> None:
+    shape = (64, 64) if channels == 1 else (64, 64, 3)
+    part = network(shape, 7, name=name).eval()
+    assert part(torch.zeros(1, channels, 64, 64)).shape == (1, 7)
+
+
+@pytest.mark.parametrize("output", LOSS)
+def test_output_by_name(output: str) -> None:
+    result = network(output=output)(torch.randn(3, 1, 28, 28))
+    probabilities = {"log_softmax": result.exp(), "softmax": result, "logits": result}[output]
+    sums_to_one = torch.allclose(probabilities.sum(dim=1), torch.ones(3))
+    assert sums_to_one == (output != "logits")
+
+
+def test_params_know_the_names_of_all_architectures() -> None:
+    from torchvision import models
+
+    assert set(IMAGE_SIZES) == {*ARCHITECTURES, *models.list_models(module=models)}

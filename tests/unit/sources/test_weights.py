@@ -1,0 +1,384 @@
+import hashlib
+import io
+import json
+import pickle
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torchvision import models as torchvision_models
+
+from helpers.classifiers import STATS, description
+from helpers.params import make_params
+from helpers.webserver import Cut, Server, running_server
+from imageclf.files import UserError, sha256_file
+from imageclf.network.classifier import WHOLE, build_classifier, save_classifier
+from imageclf.network.pretrained import RECORD, WEIGHTS, Pretrained, read_state_dict
+from imageclf.sources import download
+from imageclf.sources.weights import (
+    OLD_NAME,
+    _imagenet_normalisation,
+    fetch_weights,
+)
+from imageclf.tracking.queries import download_classifier
+
+NAME = "shufflenet_v2_x0_5"  # the smallest of torchvision's
+TARGET = Path("models/pretrained")
+GREY = {"conv1.0.weight": (24, 1, 3, 3)}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.delenv("IMAGECLF_MIRROR", raising=False)
+    monkeypatch.setattr(download, "BACKOFF", 0.01)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    """A state dict as torchvision publishes it: 1000 classes, 3 channels."""
+    torch.manual_seed(3)
+    return torchvision_models.get_model(NAME, weights=None).state_dict()
+
+
+def as_file(state: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def fetch(weights: str, name: str = NAME) -> Pretrained | None:
+    model = make_params(model__name=name, model__weights=weights, transform__image_size=64).model
+    return fetch_weights(model, TARGET, Console(file=io.StringIO()), download_classifier)
+
+
+def published(server: Server, content: bytes, sha256: str | None = None) -> str:
+    """What ``model.weights`` says of a file that the server has."""
+    server.files["/some/weights.pth"] = content
+    digest = sha256 or hashlib.sha256(content).hexdigest()
+    return f"{server.url}/some/weights.pth#sha256={digest}"
+
+
+def reshaped(state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    return state | {name: torch.zeros(shape) for name, shape in shapes.items()}
+
+
+def test_a_state_dict_comes_over_http(server: Server, state: dict[str, Tensor]) -> None:
+    found = fetch(published(server, as_file(state)))
+    assert found is not None
+    assert found.architecture == {"name": NAME}
+    assert (found.channels, found.mean) == (3, [0.485, 0.456, 0.406])
+    digest = hashlib.sha256(server.files["/some/weights.pth"]).hexdigest()
+    assert found.origin == {"title": "weights.pth", "sha256": digest}
+    weights = load_file(TARGET / WEIGHTS)
+    assert set(weights) == {name for name in state if not name.startswith("fc.")}
+    assert all(torch.equal(value, state[name]) for name, value in weights.items())
+    assert not Path(".downloads/weights").exists()
+
+
+def test_the_bytes_are_the_same_whatever_the_file_was(
+    server: Server, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    kept = []
+    (tmp_path / "weights.pth").write_bytes(as_file(state))
+    for weights in (published(server, as_file(state)), str(tmp_path / "weights.pth")):
+        fetch(weights)
+        kept.append({path.name: path.read_bytes() for path in TARGET.iterdir()})
+    assert kept[0] == kept[1]
+    fetch(published(server, save(state)))
+    assert (TARGET / WEIGHTS).read_bytes() == kept[0][WEIGHTS]
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(
+    server: Server, state: dict[str, Tensor]
+) -> None:
+    weights = published(server, as_file(state))
+    server.faults = [Cut(100_000)] * download.ATTEMPTS
+    with pytest.raises(UserError, match=r"model.weights: http.*weights.pth: the connection was lo"):
+        fetch(weights)
+    assert not TARGET.exists()
+    fetch(weights)
+    assert server.asked[-1] == ("/some/weights.pth", f"bytes={100_000 * download.ATTEMPTS}-")
+    assert (TARGET / WEIGHTS).exists()
+
+
+def test_a_wrong_checksum_is_refused_and_nothing_kept(
+    server: Server, state: dict[str, Tensor]
+) -> None:
+    with pytest.raises(
+        UserError, match=f"weights.pth: its sha256 is [0-9a-f]{{64}}, not {'0' * 64}"
+    ):
+        fetch(published(server, as_file(state), sha256="0" * 64))
+    assert not TARGET.exists()
+    assert list(Path(".downloads/weights").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: {k: v for k, v in state.items() if k != "conv5.1.bias"},
+            "it has no conv5.1",
+        ),
+        (lambda state: state | {"more.weight": torch.zeros(1)}, "the network has no more.weight"),
+        (
+            lambda state: reshaped(state, {"conv5.0.weight": (9, 192, 1, 1)}),
+            "conv5.0.weight is 9 x 192 x 1 x 1 there, and 1024 x 192 x 1 x 1 in the network",
+        ),
+        (lambda _: torchvision_models.resnet18().state_dict(), "another network's: it has no "),
+        (lambda state: {"state_dict": state, "epoch": 3}, "names no state dict: save model.state"),
+        (lambda _: [1, 2], "names no state dict"),
+    ],
+    ids=["a missing key", "a foreign key", "a shape", "another network", "a checkpoint", "a list"],
+)
+def test_what_does_not_fit_is_told(
+    server: Server,
+    state: dict[str, Tensor],
+    change: Callable[[dict[str, Tensor]], Any],
+    message: str,
+) -> None:
+    with pytest.raises(UserError, match=message):
+        fetch(published(server, as_file(change(state))))
+    assert not TARGET.exists()
+
+
+def test_weights_for_grey_images_say_so(server: Server, state: dict[str, Tensor]) -> None:
+    found = fetch(published(server, as_file(reshaped(state, GREY))))
+    assert found is not None
+    assert (found.channels, len(found.mean)) == (1, 1)
+    assert found.mean[0] == pytest.approx(0.449)
+
+
+class Evil:
+    """Unpickled, it would leave a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("unpickled"),))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"<html>",
+        b"\x08\0\0\0\0\0\0\0{broken}",
+        pickle.dumps({"weight": Evil()}),
+        as_file({"weight": Evil()}),
+        random.Random(1).randbytes(1000),
+        b"PK\x03\x04" + bytes(100),
+    ],
+    ids=["empty", "lfs", "html", "safetensors", "pickle", "evil", "noise", "zip"],
+)
+def test_what_is_no_file_of_weights_is_refused_and_never_unpickled(content: bytes) -> None:
+    Path("some.pth").write_bytes(content)
+    with pytest.raises(UserError, match="model.weights names no (file of weights|state dict)"):
+        read_state_dict(Path("some.pth"))
+    assert not Path("unpickled").exists()
+
+
+def test_half_a_file_of_torch_is_refused(state: dict[str, Tensor]) -> None:
+    content = as_file(state)
+    Path("half.pth").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="model.weights names no file of weights"):
+        read_state_dict(Path("half.pth"))
+
+
+@pytest.mark.parametrize("kind", ["official", "mirror", "mirror's folder"])
+def test_imagenet_comes_from_torchvision_or_a_mirror(
+    server: Server,
+    state: dict[str, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    content = as_file(state)
+    name = f"shuffle-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    official = publish_imagenet(monkeypatch, f"{server.url}/official/{name}", len(content))
+    if kind == "official":
+        server.files[f"/official/{name}"] = content
+    elif kind == "mirror":
+        server.files[f"/mirror/imagenet/{name}"] = content
+        monkeypatch.setenv("IMAGECLF_MIRROR", f"{server.url}/mirror")
+    else:
+        (tmp_path / name).write_bytes(content)
+        monkeypatch.setenv("IMAGECLF_MIRROR", str(tmp_path))
+    found = fetch("imagenet")
+    assert found is not None
+    assert found.origin == {
+        "title": "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1",
+        "url": official.url,
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    assert found.std == [0.229, 0.224, 0.225]
+
+
+@pytest.mark.parametrize("content", [b"wrong", None], ids=["wrong", "absent"])
+def test_without_the_right_file_of_imagenet_one_line_says_what_to_do(
+    server: Server, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    name = "shuffle-0123abcd.pth"
+    publish_imagenet(monkeypatch, f"{server.url}/{name}", 10_000_000)
+    if content:
+        server.files[f"/{name}"] = content
+    reason = "refused: its sha256 is" if content else f"there is no {name}: HTTP 404"
+    with pytest.raises(UserError) as caught:
+        fetch("imagenet")
+    assert reason in str(caught.value)
+    assert f"Set IMAGECLF_MIRROR to a folder or URL that holds {name}" in str(caught.value)
+    assert not TARGET.exists()
+
+
+@dataclass(frozen=True)
+class Official:
+    """What torchvision tells of weights that it publishes."""
+
+    title: str
+    url: str
+    meta: dict[str, Any]
+    transforms: Any
+
+    def __str__(self) -> str:
+        return self.title
+
+
+def publish_imagenet(monkeypatch: pytest.MonkeyPatch, url: str, size: int) -> Any:
+    """Make torchvision's own weights of the network those at the address."""
+    official = torchvision_models.get_model_weights(NAME).DEFAULT
+    meta = official.meta | {"_file_size": size / 2**20}
+    weights = Official(str(official), url, meta, official.transforms)
+    there = SimpleNamespace(DEFAULT=weights)
+    monkeypatch.setattr(torchvision_models, "get_model_weights", lambda _: there)
+    return weights
+
+
+def test_the_address_of_every_official_file_ends_in_its_digest() -> None:
+    for name in torchvision_models.list_models(module=torchvision_models):
+        url = torchvision_models.get_model_weights(name).DEFAULT.url
+        digits = url.removesuffix(".pth").rpartition("-")[2]
+        assert len(digits) >= 8, url
+        assert int(digits, 16) >= 0
+
+
+def test_densenet_is_known_by_its_old_names_too() -> None:
+    with torch.device("meta"):
+        names = list(torchvision_models.densenet121().state_dict())
+    old = [
+        name.replace("norm1.", "norm.1.")
+        .replace("norm2.", "norm.2.")
+        .replace("conv1.", "conv.1.")
+        .replace("conv2.", "conv.2.")
+        for name in names
+    ]
+    assert "features.denseblock1.denselayer1.norm.1.running_mean" in old
+    assert [OLD_NAME.sub(r"\1\2", name) for name in old] == names
+    assert [OLD_NAME.sub(r"\1\2", name) for name in names] == names
+
+
+@pytest.mark.slow
+def test_googlenet_is_normalised_as_its_own_weights_were(tmp_path: Path) -> None:
+    published = torchvision_models.googlenet(aux_logits=True, init_weights=True)
+    published.transform_input = True  # as torchvision has it with its weights
+    (tmp_path / "googlenet.pth").write_bytes(as_file(published.state_dict()))
+    found = fetch(str(tmp_path / "googlenet.pth"), "googlenet")
+    assert found is not None
+    pixels = torch.rand(1, 3, 64, 64)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    theirs = published._transform_input((pixels - mean[:, None, None]) / std[:, None, None])
+    ours = (pixels - torch.tensor(found.mean)[:, None, None]) / found.std[0]
+    torch.testing.assert_close(ours, theirs)
+    assert not any(name.startswith("aux") for name in load_file(TARGET / WEIGHTS))
+
+
+def test_every_other_network_has_a_normalisation() -> None:
+    assert _imagenet_normalisation("efficientnet_v2_l") == ([0.5] * 3, [0.5] * 3)
+    assert _imagenet_normalisation("inception_v3") == ([0.5] * 3, [0.5] * 3)
+    assert _imagenet_normalisation("vit_b_16")[0] == [0.485, 0.456, 0.406]
+
+
+@pytest.mark.parametrize("normalize", ["standard", "none"])
+def test_a_classifier_of_ours_gives_its_backbone(tmp_path: Path, normalize: str) -> None:
+    model = make_params(model__name="cnn", model__width=4, model__normalize=normalize).model
+    classifier = build_classifier(model, STATS, (28, 28), 10)
+    told = description(model=model.model_dump(exclude=set(WHOLE)))
+    save_classifier(classifier, told, tmp_path / "cats")
+    found = fetch(str(tmp_path / "cats"), "cnn")
+    assert found is not None
+    expected = {"name": "cnn", "width": 4, "depth": 2, "stages": 3, "activation": "relu"}
+    assert found.architecture == expected
+    assert found.origin == {
+        "title": "cnn ffffffff",
+        "fingerprint": "f" * 64,
+        "sha256": sha256_file(tmp_path / "cats/model.safetensors"),
+    }
+    assert (found.mean, found.std) == (
+        ([0.3], [0.2]) if normalize == "standard" else ([0.0], [1 / 255])
+    )
+    state = classifier.network.backbone.state_dict()
+    kept = load_file(TARGET / WEIGHTS)
+    assert set(kept) == set(state)
+    assert all(torch.equal(value, state[name]) for name, value in kept.items())
+    record = (TARGET / RECORD).read_text()
+    assert str(tmp_path) not in record
+
+
+@pytest.mark.parametrize(
+    ("weights", "name", "message"),
+    [
+        ("nowhere.pth", NAME, "model.weights: there is no .*nowhere.pth"),
+        ("empty", NAME, "empty holds no model.json and model.safetensors of ours"),
+        ("a.pth", "cnn", "for model.name: cnn give a folder such as models/classifier"),
+        ("models:/none/1", "cnn", "there is no tracking store"),
+    ],
+)
+def test_what_cannot_be_found_is_told(
+    weights: str, name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Path("empty").mkdir()
+    Path("a.pth").write_bytes(b"x")
+    with pytest.raises(UserError, match=message):
+        model = make_params(
+            model__name=name,
+            model__weights=weights,
+            transform__image_size=64,
+        ).model
+        fetch_weights(model, TARGET, Console(file=io.StringIO()), download_classifier)
+
+
+def test_nothing_to_fetch_leaves_two_empty_files() -> None:
+    assert fetch("none", "mlp") is None
+    assert json.loads((TARGET / RECORD).read_text()) is None
+    assert load_file(TARGET / WEIGHTS) == {}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_flipped_bytes_never_end_in_a_traceback(zipped: bool) -> None:
+    file = io.BytesIO()
+    torch.save({"a": torch.zeros(3, 3)}, file, _use_new_zipfile_serialization=zipped)
+    generator = random.Random(0)
+    refused = 0
+    for _ in range(100):
+        broken = bytearray(file.getvalue())
+        broken[generator.randrange(len(broken))] = generator.randrange(256)
+        Path("broken.pth").write_bytes(broken)
+        try:
+            read_state_dict(Path("broken.pth"))
+        except UserError:
+            refused += 1
+    assert refused > 10

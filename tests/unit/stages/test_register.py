@@ -1,0 +1,139 @@
+import json
+import shutil
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from helpers.descriptions import DIGESTS, FINGERPRINT, described
+from helpers.params import ROOT
+from helpers.tracked import FinishedTraining
+from imageclf.files import sha256_file, write_text
+from imageclf.tracking.journal import LATEST, End, Journal, Metrics
+from register import main
+
+
+@pytest.fixture
+def files(project: Path, onnx_file: Path) -> FinishedTraining:
+    return FinishedTraining(project, onnx_file)
+
+
+def write_json(path: str, value: Any) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(value))
+
+
+def write_files(files: FinishedTraining) -> None:
+    """What the other stages leave of a finished training."""
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    figures = {"accuracy": 0.9, "accuracy_low": 0.8, "majority_accuracy": 0.1}
+    told = {"class_names": ["a", "b", "c", "d"], "weights": {"sha256": "5" * 64}}
+    write_json("models/classifier/model.json", told | {"fingerprint": FINGERPRINT})
+    parity = {"agree": True, "sha256": {"model.onnx": sha256_file(files.onnx)}}
+    write_json("models/exported/parity.json", parity)
+    write_json("reports/metrics.json", figures)
+    images = {"train": 30, "val": 5, "test": 10}
+    write_json("reports/data.json", {"images": images, "leaks": []})
+    write_text(Path("reports/data.html"), "<title>The data</title>\n")
+    write_text(Path("reports/evaluation/predictions.csv"), "actual,predicted\na,a\n")
+    write_json("data/prepared/digests.json", DIGESTS)
+    shutil.copy(files.onnx, "models/exported/model.onnx")
+    np.save("data/prepared/test.images.npy", np.zeros((10, 8, 8), np.uint8))
+    np.save("data/prepared/test.labels.npy", np.zeros(10, np.int64))
+    Path("reports/history.csv").write_text("epoch,train_loss\n1,0.5\n2,0.25\n")
+
+
+def run_stage(files: FinishedTraining) -> Result:
+    write_files(files)
+    return CliRunner().invoke(main)
+
+
+def test_the_register_stage_tells_mlflow_what_the_files_say(files: FinishedTraining) -> None:
+    result = run_stage(files)
+    assert result.output.splitlines() == [
+        "run: fashion_mnist mlp ffffffff (restored from a cache)",
+        "model: fashion-mnist version 1, challenger and champion",
+        "champion: promoted: there was no champion",
+        "compare the runs: make ui",
+    ]
+    (run,) = files.runs()
+    assert [(step, value) for step, value, _ in files.history("train_loss")] == [
+        (1, 0.5),
+        (2, 0.25),
+    ]
+    assert run.data.metrics["test_majority_accuracy"] == 0.1
+    assert run.data.tags["restored_from_cache"] == "true"
+    assert run.data.tags["weights.sha256"] == "5" * 64
+    assert len(run.inputs.dataset_inputs) == 3
+    artifacts = {artifact.path for artifact in files.client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"models", "params.yaml", "reports"}
+    models = {each.path for each in files.client.list_artifacts(run.info.run_id, "models")}
+    assert models == {"models/classifier", "models/exported"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "reports/history.csv",
+        "reports/data.html",
+        "reports/evaluation/predictions.csv",
+        "data/prepared/test.images.npy",
+        "models/exported/parity.json",
+    ],
+)
+def test_the_register_stage_names_a_file_that_is_missing(
+    files: FinishedTraining, path: str
+) -> None:
+    write_files(files)
+    Path(path).unlink()
+    result = CliRunner().invoke(main)
+    assert result.exit_code == 2
+    assert result.output == f"error: {path} is missing: run `dvc repro` to make it\n"
+    assert files.runs() == []
+
+
+def test_the_register_stage_fills_the_gap_of_a_training_in_this_folder(
+    files: FinishedTraining,
+) -> None:
+    description = replace(described(), origin={"device": "x"}, started=500)
+    with Journal(FINGERPRINT).training(description, 0):
+        Journal(FINGERPRINT).say(Metrics(1, {"train_loss": 0.5, "seconds": 3.5}, 700))
+        Journal(FINGERPRINT).say(End("FINISHED", 900))
+    write_text(LATEST, FINGERPRINT)
+    assert "restored" not in run_stage(files).output
+    (run,) = files.runs()
+    assert run.data.tags["device"] == "x"
+    assert "restored_from_cache" not in run.data.tags
+    assert run.info.start_time == 500
+    assert files.history("seconds") == [(1, 3.5, 700)]
+    assert next(time for _, _, time in files.history("train_loss")) == 700
+
+
+@pytest.mark.slow
+def test_the_register_stage_does_not_wait_long(
+    files: FinishedTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://me:secret@127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        result = run_stage(files)
+    assert time.monotonic() - started < 30
+    assert result.exit_code == 2
+    place = address.replace("me:secret@", "")
+    assert result.output == f"error: the tracking server {place} does not answer (timed out)\n"
+
+
+def test_the_snapshot_is_a_tag_only_when_all_agrees(files: FinishedTraining) -> None:
+    write_files(files)
+    write_text(Path("dvc.lock"), "stages: {}\n")
+    Path("models/exported/model.onnx").write_bytes(b"no model")
+    assert "Error parsing message" in str(CliRunner().invoke(main).exception)
+    assert "snapshot" not in files.runs()[0].data.tags
+    assert run_stage(files).exit_code == 0
+    assert "snapshot" in files.runs()[0].data.tags

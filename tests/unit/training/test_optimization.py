@@ -1,0 +1,137 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.params import make_params
+from imageclf.params import Train
+from imageclf.training.optimization import build_optimizer, learning_rate, weight_average
+
+
+def train(**changes: Any) -> Train:
+    return make_params(**{f"train__{name}": value for name, value in changes.items()}).train
+
+
+def rates(steps: int, **changes: Any) -> list[float]:
+    section = train(learning_rate=0.5, **changes)
+    return [learning_rate(section, step, steps) for step in range(steps)]
+
+
+def of_torch(scheduler: type, steps: int, **settings: Any) -> list[float]:
+    """The rates that a scheduler of torch gives, one per step."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = scheduler(optimizer, **settings)
+    values = []
+    for _ in range(steps):
+        values.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return values
+
+
+def test_constant() -> None:
+    assert rates(5, schedule="constant") == [0.5] * 5
+
+
+def test_step_is_that_of_torch() -> None:
+    expected = of_torch(torch.optim.lr_scheduler.StepLR, 9, step_size=3, gamma=0.1)
+    assert rates(9, schedule="step") == pytest.approx(expected)
+
+
+def test_cosine_is_that_of_torch() -> None:
+    expected = of_torch(torch.optim.lr_scheduler.CosineAnnealingLR, 40, T_max=40)
+    assert rates(40, schedule="cosine") == pytest.approx(expected)
+
+
+def test_one_cycle_peaks_after_three_tenths_as_in_torch() -> None:
+    values = rates(1000, schedule="one_cycle")
+    expected = of_torch(
+        torch.optim.lr_scheduler.OneCycleLR,
+        1000,
+        max_lr=0.5,
+        total_steps=1001,
+        cycle_momentum=False,
+    )
+    assert values == pytest.approx(expected, abs=0.002)
+    assert values[0] == pytest.approx(0.5 / 25)
+    assert max(range(1000), key=values.__getitem__) == pytest.approx(300, abs=1)
+
+
+def test_warm_up_rises_in_a_straight_line_to_where_the_schedule_starts() -> None:
+    values = rates(100, schedule="cosine", warmup=0.1)
+    assert values[:10] == pytest.approx([0.5 * (step + 1) / 11 for step in range(10)])
+    assert values[10] == 0.5
+    assert values[10:] == pytest.approx(rates(90, schedule="cosine"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "extra"),
+    [
+        ("sgd", torch.optim.SGD, {}),
+        ("sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+        ("adam", torch.optim.Adam, {}),
+        ("adamw", torch.optim.AdamW, {}),
+        ("rmsprop", torch.optim.RMSprop, {}),
+        ("rmsprop", torch.optim.RMSprop, {"momentum": 0.5}),
+    ],
+)
+def test_the_optimizer_takes_the_steps_of_torch(
+    name: str, kind: type, extra: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    same = copy.deepcopy(network)
+    ours = build_optimizer(
+        train(optimizer=name, learning_rate=0.05, weight_decay=0.1, **extra), network
+    )
+    fused = {} if name == "rmsprop" else {"fused": True}
+    weights = [value for value in same.parameters() if value.ndim > 1]
+    biases = [value for value in same.parameters() if value.ndim == 1]
+    groups = [{"params": weights, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0}]
+    plain = kind(groups, lr=0.05, **fused, **extra)
+    inputs = torch.randn(4, 5)
+    for _ in range(5):
+        for part in (network, same):
+            part(inputs).square().sum().backward()
+        ours.step(0.05)
+        plain.step()
+        plain.zero_grad()
+        for mine, theirs in zip(network.parameters(), same.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0 if fused else 1e-6, atol=0)
+
+
+def test_a_weight_without_a_gradient_stays_as_it_is() -> None:
+    network = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    idle = copy.deepcopy(network[1])
+    network[0](torch.ones(1, 2)).sum().backward()
+    build_optimizer(train(optimizer="adam", weight_decay=0.1), network).step(0.1)
+    assert network[0].weight.grad is None
+    torch.testing.assert_close(network[1].weight, idle.weight, rtol=0, atol=0)
+
+
+def test_weight_decay_leaves_biases_and_norms_alone() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    for value in network.parameters():
+        value.grad = torch.zeros_like(value)
+    build_optimizer(train(optimizer="sgd", weight_decay=0.1), network).step(0.5)
+    changed = {
+        name for name, value in network.named_parameters() if not torch.equal(value, before[name])
+    }
+    assert changed == {"0.weight", "3.weight"}
+
+
+def test_the_average_follows_its_formula() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    assert weight_average(network, 0.0) is None
+    average = weight_average(network, 0.9)
+    assert average is not None
+    expected = network.weight.item()
+    average.update_parameters(network)  # the first update copies
+    for value in (1.0, 2.0, 3.0):
+        nn.init.constant_(network.weight, value)
+        average.update_parameters(network)
+        expected = 0.9 * expected + 0.1 * value
+    assert average.module.weight.item() == pytest.approx(expected, abs=1e-6)
