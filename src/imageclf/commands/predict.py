@@ -75,7 +75,7 @@ def predict(
     IMAGES are files, folders (searched for images at any depth), or - to read paths from standard
     input, one a line. Files that are no images are listed at the end, with exit code 2.
     """
-    from imageclf.data.decoding import ImageError
+    from imageclf.data.opening import ImageError
     from imageclf.inference.prediction import load_exported
 
     _check_targets(as_json, output, figure)

@@ -4,10 +4,7 @@ A photograph from a phone, a scan with 16 bits, a logo with a transparent backgr
 the same upright uint8 pixels, or are refused with a reason. Colour profiles are not applied.
 """
 
-import io
 import os
-import threading
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,10 +23,18 @@ from cykooz_resizer import (
     Resizer,
 )
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from imageclf.data.image_files import is_image, is_litter
-from imageclf.files import UserError
+from imageclf.data.opening import (
+    ImageError,
+    content_of,
+    load,
+    opened,
+    pillow_silenced,
+    reason_of,
+)
+from imageclf.data.samples import changes, eight_bits, is_grey, prepare
 
 Pixels = NDArray[np.uint8]
 # How an image comes to the sides asked for. crop: the shorter side is scaled to 255/224 of them and
@@ -37,10 +42,6 @@ Pixels = NDArray[np.uint8]
 # pad: all of the image, with black beside it; stretch: all of it, its proportions changed.
 Fit = Literal["crop", "fill", "pad", "stretch"]
 
-# 256 MiB as RGB, the size from which Pillow warns. A file of a few bytes can claim far more.
-MAX_PIXELS = 2**28 // 3
-# What lies behind transparent pixels.
-BACKGROUND = "white"
 # The filter widens when an image shrinks, so nothing is skipped; unlike a box it also enlarges
 # smoothly, and unlike Lanczos it hardly rings at the hard edges of digits and clothes. Pillow calls
 # it bicubic.
@@ -56,10 +57,6 @@ CROPPED = 224 / 255
 JPEG_OVERSAMPLING = 4
 JPEG_REDUCTIONS = (8, 4, 2, 1)
 JPEG_FORMATS = {"JPEG", "MPO"}  # MPO: several JPEGs in a file, as some phones write
-# Grey images of 32 bits do not say which value is white: it is the first of these that is not
-# exceeded.
-WHITE_VALUES = (1, 255, 2**16 - 1, 2**31 - 1)
-GREY_MODES = {"1", "L", "LA", "La", "F"}
 
 # https://exiftool.org/TagNames/EXIF.html, tag 0x0112: what turns each orientation upright.
 _UPRIGHT = {
@@ -72,51 +69,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = {turn for orientation, turn in _UPRIGHT.items() if orientation >= 5}
-_GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-
-
-class ImageError(UserError):
-    """A file that is no usable image.
-
-    Attributes:
-        path: the file, or None for bytes.
-        reason: what is wrong with it, in a few plain words.
-    """
-
-    def __init__(self, path: Path | None, reason: str) -> None:
-        super().__init__(f"{path or 'image'}: {reason}")
-        self.path = path
-        self.reason = reason
-
-
-class _PillowSilenced:
-    """Keeps Pillow's warnings about odd files from the user; what matters is raised.
-
-    The filters of the warnings module belong to the whole process, so all threads that decode
-    share one change of them: the first to come makes it, the last to leave takes it back.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._filters = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._threads:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.filterwarnings("ignore", module="PIL")
-            self._threads += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._threads -= 1
-            if not self._threads:
-                self._filters.__exit__(None, None, None)
-
-
-_pillow_silenced = _PillowSilenced()
 
 
 @dataclass(frozen=True)
@@ -152,17 +104,17 @@ def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
         fit: how it comes to H x W.
 
     Raises:
-        ImageError: the file is missing, no image, damaged, cut short, or of over MAX_PIXELS pixels.
+        ImageError: the file is missing, no image of a format that ``image_files`` names, damaged, cut
+            short, too large, or of samples that are not supported.
     """
     path = source if isinstance(source, Path) else None
     height, width, *channels = image_shape
     mode = "RGB" if channels else "L"
     try:
-        content = source if isinstance(source, bytes) else source.read_bytes()
-        with _pillow_silenced, _opened(content) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            changes = _changes(image, mode)
+        content = source if isinstance(source, bytes) else content_of(source)
+        with pillow_silenced, opened(content) as image:
+            made = changes(image, mode)
+            prepare(image, content)
             pixels, reduction = _decoded(content, image, mode, max(height, width))
             turn = _turn(image)
             whole = image.size
@@ -171,13 +123,13 @@ def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
         fitted = _fitted(pixels, (whole[0] / reduction, whole[1] / reduction), height, width, fit)
     # Damaged files make Pillow raise nearly anything: KeyError, struct.error, SyntaxError, ...
     except Exception as error:
-        raise ImageError(path, _reason(error)) from error
+        raise ImageError(path, reason_of(error)) from error
     if turn is not None:
         fitted = np.array(Image.fromarray(fitted).transpose(turn))
-        changes = ("turned upright", *changes)
+        made = ("turned upright", *made)
     if turn in _SIDEWAYS:
         whole = whole[::-1]
-    return Decoded(fitted, whole[1], whole[0], changes)
+    return Decoded(fitted, whole[1], whole[0], made)
 
 
 def resized(
@@ -211,8 +163,8 @@ def resized(
 def has_colour(content: bytes) -> bool:
     """Whether an image claims to hold more than greys; False for what is no image."""
     try:
-        with _pillow_silenced, _opened(content) as image:
-            return not _is_grey(image)
+        with pillow_silenced, opened(content) as image:
+            return not is_grey(image)
     # As in ``read``, which later says what is wrong with the file.
     except Exception:
         return False
@@ -233,14 +185,6 @@ def find_images(folder: Path) -> list[Path]:
         ]
         found += [here / name for name in names if is_image(name) and not is_litter(name)]
     return sorted(path for path in found if path.is_file())
-
-
-def _opened(content: bytes) -> Image.Image:
-    if not content:
-        raise ImageError(None, "the file is empty")
-    if content.startswith(_GIT_LFS_POINTER):
-        raise ImageError(None, "a Git LFS pointer instead of the image: run `git lfs pull`")
-    return Image.open(io.BytesIO(content))
 
 
 def _decoded(content: bytes, image: Image.Image, mode: str, side: int) -> tuple[Pixels, int]:
@@ -265,8 +209,8 @@ def _decoded(content: bytes, image: Image.Image, mode: str, side: int) -> tuple[
         with suppress(ValueError):
             pixels: Pixels = simplejpeg.decode_jpeg(content, colours, **smallest)
             return pixels[..., 0] if mode == "L" else pixels, reduction
-    image.load()
-    return np.asarray(_eight_bits(image, mode)), 1
+    load(image)
+    return np.asarray(eight_bits(image, mode)), 1
 
 
 def _fitted(pixels: Pixels, size: tuple[float, float], height: int, width: int, fit: Fit) -> Pixels:
@@ -298,61 +242,3 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     # Broken EXIF data, which Pillow reports in many ways, tells nothing: as if there were none.
     except Exception:
         return None
-
-
-def _is_grey(image: Image.Image) -> bool:
-    return image.mode in GREY_MODES or image.mode.startswith("I")
-
-
-def _changes(image: Image.Image, mode: str) -> tuple[str, ...]:
-    """What becomes of the values of an image that is opened and not yet loaded."""
-    deep = (
-        image.mode == "F" or image.mode.startswith("I") or ";16" in str(getattr(image, "tile", ""))
-    )
-    grey = _is_grey(image)
-    changes = {
-        "more than 8 bits scaled to 8": deep,
-        "CMYK to RGB": image.mode == "CMYK",
-        "palette looked up": image.mode in {"P", "PA"},
-        f"transparency over {BACKGROUND}": image.has_transparency_data,
-        "colour to grey": mode == "L" and not grey,
-        "grey to RGB": mode == "RGB" and grey,
-    }
-    return tuple(change for change, made in changes.items() if made)
-
-
-def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
-    """Convert any image to ``mode``, L or RGB, where Pillow's own conversion would spoil some."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = _scaled_grey(image)
-    elif image.has_transparency_data:
-        behind = Image.new("RGBA", image.size, BACKGROUND)
-        image = Image.alpha_composite(behind, image.convert("RGBA"))
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _scaled_grey(image: Image.Image) -> Image.Image:
-    """Greys of 16 or 32 bits, integer or float, as 8 bits."""
-    values = np.asarray(image, dtype=np.float32)
-    darkest, brightest = values.min(), values.max()
-    if not (darkest >= 0 and brightest <= WHITE_VALUES[-1]):
-        reason = f"grey values from {darkest:g} to {brightest:g} are on no known scale"
-        raise ImageError(None, reason)
-    # Pillow brings every PGM of more than 8 bits to 16.
-    sixteen_bits = image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM")
-    white = 2**16 - 1 if sixteen_bits else next(top for top in WHITE_VALUES if brightest <= top)
-    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ImageError):
-        return error.reason
-    if isinstance(error, Image.DecompressionBombError):
-        return f"more than {MAX_PIXELS:,} pixels, too many to unpack safely"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image, or of a format that is not supported"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    if "truncated" in str(error).lower():
-        return "cut short: the end of the file is missing"
-    return f"damaged ({' '.join(str(error).split()) or type(error).__name__})"

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imageclf.data.decoding import Fit, ImageError, Pixels, decode
+from imageclf.data.decoding import Fit, Pixels, decode
+from imageclf.data.opening import ImageError
 from imageclf.files import UserError
 
 MODEL_FILE = "model.onnx"

@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.filesize import decimal
 
-from imageclf.data import archives, shards
+from imageclf.data import archives, opening, samples, shards
 from imageclf.data import decoding as images
 from imageclf.data.archives import Stored, read_tar
-from imageclf.data.decoding import Fit, ImageError, has_colour, read
+from imageclf.data.decoding import Fit, has_colour, read
+from imageclf.data.opening import MAX_BYTES, ImageError
 from imageclf.data.prepared import Pixels
 from imageclf.data.shards import to_jpeg
 from imageclf.files import UserError, digest_of, sha256_file
@@ -45,11 +46,11 @@ if TYPE_CHECKING:
 
 MOST_IMAGES = 256  # in a block
 BLOCK = 1 << 23  # bytes of pixels that a block does not exceed
-MOST_BYTES = 1 << 28  # of a file: no image that fits the limit on pixels is larger
 FIRST_LOOK = 16  # files that tell most often whether a set has colours
 JPEG_SHARE = 0.4  # of the bytes of the pixels, at most, with photographs
 # What decides the bytes of a block. A test holds the modules against what this one imports.
-CODE = (__name__, *(module.__name__ for module in (archives, duplicates, images, shards)))
+DECIDING = (archives, duplicates, images, opening, samples, shards)
+CODE = (__name__, *(module.__name__ for module in DECIDING))
 LIBRARIES = ("cykooz-resizer", "numpy", "pillow", "simplejpeg")
 Map = Callable[..., Iterable[Any]]
 
@@ -113,8 +114,8 @@ class _Part(NamedTuple):
         """Their names and bytes; instead of an enormous file, what is wrong with it."""
         with self.tar.open("rb") as tar:
             for file in self.files:
-                if file.size > MOST_BYTES:
-                    yield file.name, ImageError(None, f"larger than {decimal(MOST_BYTES)}")
+                if file.size > MAX_BYTES:
+                    yield file.name, ImageError(None, f"larger than {decimal(MAX_BYTES)}")
                 else:
                     yield file.name, os.pread(tar.fileno(), file.size, file.offset)
 

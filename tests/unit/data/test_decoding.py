@@ -15,15 +15,14 @@ from PIL import Image, ImageOps
 from helpers.images import photograph
 from helpers.params import ROOT
 from imageclf.data.decoding import (
-    MAX_PIXELS,
     Fit,
-    ImageError,
     decode,
     find_images,
     has_colour,
     read,
     resized,
 )
+from imageclf.data.opening import MAX_PIXELS, ImageError
 
 SHARED = ROOT / "../shared/data"
 BAD = SHARED / "bad_inputs"
@@ -112,7 +111,7 @@ def test_orientation_is_applied_whatever_the_format(kind: str, orientation: int)
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("broken.png", "not an image"),
+        ("broken.png", "damaged, or a kind of PNG that is not supported"),
         ("decompression_bomb.gif", "more than 89,478,485 pixels"),
         ("gitlfs_pointer_cloudy1.jpg", "a Git LFS pointer .* `git lfs pull`"),
         ("gitlfs_pointer_cloudy100.jpg", "a Git LFS pointer .* `git lfs pull`"),
@@ -120,7 +119,7 @@ def test_orientation_is_applied_whatever_the_format(kind: str, orientation: int)
         ("truncated_image.png", "cut short"),
         ("truncated_jpeg.jpg", "cut short"),
         ("ultrahdr.jpg", "cut short"),
-        ("unknown_compression_method.png", "not an image"),
+        ("unknown_compression_method.png", "damaged, or a kind of PNG"),
     ],
 )
 def test_an_unreadable_file_is_refused_with_its_reason(name: str, reason: str) -> None:

@@ -8,7 +8,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from imageclf.data.decoding import ImageError, Pixels
+from imageclf.data.decoding import Pixels
+from imageclf.data.opening import ImageError
 from imageclf.files import UserError
 from imageclf.inference.prediction import (
     BATCH,
