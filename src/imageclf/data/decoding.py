@@ -104,7 +104,7 @@ def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
         fit: how it comes to H x W.
 
     Raises:
-        ImageError: the file is missing, no image of a format that ``image_files`` names, damaged, cut
+        ImageError: the file is missing, of none of the formats in ``image_files``, damaged, cut
             short, too large, or of samples that are not supported.
     """
     path = source if isinstance(source, Path) else None

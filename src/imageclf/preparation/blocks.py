@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.filesize import decimal
 
-from imageclf.data import archives, opening, samples, shards
+from imageclf.data import archives, image_files, opening, samples, shards
 from imageclf.data import decoding as images
 from imageclf.data.archives import Stored, read_tar
 from imageclf.data.decoding import Fit, has_colour, read
@@ -49,7 +49,7 @@ BLOCK = 1 << 23  # bytes of pixels that a block does not exceed
 FIRST_LOOK = 16  # files that tell most often whether a set has colours
 JPEG_SHARE = 0.4  # of the bytes of the pixels, at most, with photographs
 # What decides the bytes of a block. A test holds the modules against what this one imports.
-DECIDING = (archives, duplicates, images, opening, samples, shards)
+DECIDING = (archives, duplicates, image_files, images, opening, samples, shards)
 CODE = (__name__, *(module.__name__ for module in DECIDING))
 LIBRARIES = ("cykooz-resizer", "numpy", "pillow", "simplejpeg")
 Map = Callable[..., Iterable[Any]]
