@@ -17,7 +17,7 @@ BAD = SHARED / "bad_inputs"
 DEEP = "more than 89,478,485 pixels, too many to unpack safely"
 POINTER = "a Git LFS pointer instead of the image: run `git lfs pull`"
 SHORT = "cut short: the end of the file is missing"
-OTHER = "not an image, or of a format that is not supported"
+OTHER = "damaged, or a kind of PNG that is not supported"
 UNREADABLE = {
     "broken.png": OTHER,
     "decompression_bomb.gif": DEEP,

@@ -30,7 +30,7 @@ TRANSFORM = [sys.executable, str(ROOT / "stages/transform.py")]
 needs_shared_data = pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is absent")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 UNREADABLE = {
-    "broken.png": "not an image",
+    "broken.png": "damaged, or a kind of PNG",
     "decompression_bomb.gif": "more than 89,478,485 pixels",
     "gitlfs_pointer_cloudy1.jpg": "a Git LFS pointer",
     "gitlfs_pointer_cloudy100.jpg": "a Git LFS pointer",
@@ -38,7 +38,7 @@ UNREADABLE = {
     "truncated_image.png": "cut short",
     "truncated_jpeg.jpg": "cut short",
     "ultrahdr.jpg": "cut short",
-    "unknown_compression_method.png": "not an image",
+    "unknown_compression_method.png": "damaged, or a kind of PNG",
 }
 
 

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,6 +90,19 @@ def test_a_file_that_is_no_image_takes_its_place_as_an_error(
     fourth = results[4]
     assert isinstance(fourth, Prediction)
     np.testing.assert_allclose(fourth.probabilities, softmax(images[4:5], weights)[0], atol=1e-5)
+
+
+@pytest.mark.timeout(30)
+def test_pipes_and_endless_devices_are_no_images(
+    classifier: ExportedClassifier, tmp_path: Path
+) -> None:
+    (image,), _ = write_images(tmp_path, 1)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    others = [tmp_path / "pipe.png", tmp_path / "zero.png"]
+    *errors, predicted = classifier.predict([*others, image])
+    assert [str(error) for error in errors] == [f"{path}: not a regular file" for path in others]
+    assert isinstance(predicted, Prediction)
 
 
 def test_nothing_readable_and_nothing_at_all(
