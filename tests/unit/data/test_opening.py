@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from helpers.images import photograph
+from helpers.params import ROOT
 from imageclf.data.decoding import decode
 from imageclf.data.image_files import FORMATS
 from imageclf.data.opening import MAX_BYTES, ImageError, content_of
-from support import ROOT, photograph
 
 NO_FORMAT = "not an image, or of a format that is not supported"
 NAMES = {known.name for known in FORMATS}
