@@ -99,7 +99,7 @@ def make_classifier(params: Params, live: "LiveRun", group: "Group | None" = Non
     from imageclf.data.prepared import load_class_names, load_split, split_digest
     from imageclf.network.classifier import WHOLE, Description, save_classifier
     from imageclf.network.pretrained import read_pretrained
-    from imageclf.tracking.live import describe_run
+    from imageclf.tracking.messages import describe_run
     from imageclf.training.checkpoint import Checkpoints
     from imageclf.training.fingerprint import fingerprint
 

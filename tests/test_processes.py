@@ -93,7 +93,7 @@ def workers(project: Project) -> list[int]:
             is_worker = any(each.startswith(b"RANK=") for each in variables)
             command = (process / "cmdline").read_bytes()
             here = (process / "cwd").readlink() == project.folder
-            if is_worker and here and b"imageclf.tracking.runs" not in command:
+            if is_worker and here and b"imageclf.tracking.reporter" not in command:
                 found.append(int(process.name))
     return sorted(found)
 

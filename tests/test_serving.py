@@ -14,7 +14,7 @@ import requests
 from helpers.params import make_params
 from imageclf.files import sha256_file
 from imageclf.tracking.gate import Candidate, Identity
-from imageclf.tracking.live import describe_run
+from imageclf.tracking.messages import describe_run
 from imageclf.tracking.registry import Model, register
 from imageclf.tracking.runs import synchronise
 

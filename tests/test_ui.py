@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from helpers.params import make_params
-from imageclf.tracking.live import End, Metrics, describe_run
+from imageclf.tracking.messages import End, Metrics, describe_run
 from imageclf.tracking.runs import report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

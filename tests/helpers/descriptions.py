@@ -3,8 +3,7 @@
 from typing import Any
 
 from helpers.params import make_params
-from imageclf.tracking.journal import Metrics, RunDescription
-from imageclf.tracking.live import describe_run
+from imageclf.tracking.messages import Metrics, RunDescription, describe_run
 
 FINGERPRINT = "f" * 64
 DIGESTS = {"train": "1" * 64, "val": "2" * 64, "test": "3" * 64}

@@ -13,8 +13,8 @@ from helpers.params import ROOT
 from imageclf.files import sha256_file
 from imageclf.tracking.connection import tracking_uri
 from imageclf.tracking.gate import Identity, read_candidate
-from imageclf.tracking.journal import Journal, Metrics, RunDescription
-from imageclf.tracking.live import File, Item
+from imageclf.tracking.journal import Journal
+from imageclf.tracking.messages import File, Item, Metrics, RunDescription
 from imageclf.tracking.registry import Model, Registration, register
 from imageclf.tracking.runs import synchronise
 

@@ -24,8 +24,8 @@ from imageclf.project.folder import (
     REPORTS,
 )
 from imageclf.tracking.gate import Identity, read_candidate
-from imageclf.tracking.journal import Journal, Metrics, Record, now_ms, trained_here
-from imageclf.tracking.live import Dataset, File, Item, Patch, describe_run
+from imageclf.tracking.journal import Journal, Record, trained_here
+from imageclf.tracking.messages import Dataset, File, Item, Metrics, Patch, describe_run, now_ms
 from imageclf.tracking.provenance import record_source
 from imageclf.tracking.registry import Model, Registration
 from imageclf.tracking.registry import register as register_model

@@ -20,7 +20,8 @@ from imageclf.project.dvc import dvc, has_remotes, laid_out, reason_of
 from imageclf.project.folder import CLASSIFIER, DVC_YAML, LOCK, PARAMS, PIPELINE
 from imageclf.project.git import git_if_any
 from imageclf.project.lock import LockedStage, locked_stages
-from imageclf.tracking.journal import Record, journals, now_ms
+from imageclf.tracking.journal import Record, journals
+from imageclf.tracking.messages import now_ms
 
 MODEL = str(CLASSIFIER)
 # Its entry in dvc.lock is written after it ran, so MLflow and the journal get a dvc.lock without.

@@ -8,7 +8,8 @@ from imageclf.lineage.publish import publish
 from imageclf.lineage.snapshots import Snapshot, snapshots
 from imageclf.project.folder import LOCK
 from imageclf.tracking.connection import TrackingError
-from imageclf.tracking.journal import FirstBatch, Journal, Metrics, journals
+from imageclf.tracking.journal import Journal, journals
+from imageclf.tracking.messages import FirstBatch, Metrics
 from imageclf.tracking.queries import list_runs
 from imageclf.tracking.runs import SNAPSHOT, end_abandoned, report
 

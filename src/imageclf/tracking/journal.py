@@ -14,89 +14,22 @@ so that ``imageclf sync`` can write the run into an empty tracking store, and ``
 it on to other clones of the project.
 """
 
-import json
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from imageclf.files import atomic_writer, read_json, write_json, write_text
 from imageclf.project.folder import PIPELINE, project_root
+from imageclf.tracking.messages import End, FirstBatch, Metrics, RunDescription, decode, encode
 from imageclf.tracking.provenance import record_source
 
 JOURNAL = Path(".imageclf/trained")
 # In the folder of a training, not in the root: which model was trained there last.
 LATEST = Path(".imageclf/latest")
 ORIGIN, POINTS, PATCH = "origin.json", "points.jsonl", "changes.patch"
-EXPERIMENT = "DVC_EXP_NAME"
-
-
-@dataclass(frozen=True)
-class RunDescription:
-    """What identifies a run in MLflow and is known before its first epoch.
-
-    Attributes:
-        fingerprint: of the model, 64 hexadecimal digits.
-        name: shown in lists of runs.
-        experiment: the MLflow experiment.
-        params: tracked parameters by dotted path.
-        tags: strings by name, true of the model wherever it was trained.
-        origin: strings by name, true of where it was trained and from which commit.
-        started: milliseconds since 1970.
-    """
-
-    fingerprint: str
-    name: str
-    experiment: str
-    params: dict[str, Any]
-    tags: dict[str, str]
-    origin: dict[str, str]
-    started: int
-
-    def following(self, earlier: "RunDescription") -> "RunDescription":
-        """This description, with the tags and the start of an earlier one of the same run.
-
-        A DVC experiment names the run; a plain `dvc repro` leaves it the name that it has.
-        """
-        name = self.name if EXPERIMENT in self.tags else earlier.name
-        return replace(self, name=name, tags=earlier.tags | self.tags, started=earlier.started)
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Numbers by name at a step: an epoch, counted from 1, or 0 for the test split.
-
-    ``time`` is in milliseconds since 1970.
-    """
-
-    step: int
-    values: dict[str, float]
-    time: int
-
-
-@dataclass(frozen=True)
-class End:
-    """The end of a run: FINISHED, FAILED or KILLED, at ``time`` in milliseconds since 1970."""
-
-    status: str
-    time: int
-
-
-@dataclass(frozen=True)
-class FirstBatch:
-    """A .npz file that holds what ``plots.pairs`` takes: what the network sees first.
-
-    It goes to MLflow while a long training has only begun.
-    """
-
-    file: str
-
-
-Message = Metrics | FirstBatch | End
 
 
 @dataclass(frozen=True)
@@ -248,22 +181,3 @@ def trained_here(fingerprint: str) -> bool:
     Otherwise the model came from somewhere else: DVC's cache, a remote, another machine.
     """
     return LATEST.exists() and LATEST.read_text() == fingerprint
-
-
-def encode(message: RunDescription | Message) -> str:
-    """A message as one line of JSON."""
-    return json.dumps(asdict(message))
-
-
-def decode(line: str) -> Message:
-    """The message that a line holds."""
-    message = json.loads(line)
-    for kind in (End, FirstBatch):
-        if message.keys() == kind.__dataclass_fields__.keys():
-            return kind(**message)
-    return Metrics(**message)
-
-
-def now_ms() -> int:
-    """MLflow's time: milliseconds since 1970."""
-    return time.time_ns() // 1_000_000

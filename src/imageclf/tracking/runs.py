@@ -1,34 +1,32 @@
 """MLflow's runs: one writer of typed items, one run per fingerprint.
 
 ``synchronise`` brings a run up to date from the files of a finished training, however often it is
-called. Run as a program, the module is the child of ``imageclf.live`` that reports a training while
-it goes on.
+called; ``report`` writes what a training says while it goes on.
 """
 
 import json
 import math
-import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from imageclf.files import UserError
 from imageclf.project.folder import EVALUATION
-from imageclf.system.machine import collect_garbage_rarely
 from imageclf.tracking.connection import HASTY, PATIENT, Store, opened_store
-from imageclf.tracking.journal import (
+from imageclf.tracking.journal import journals
+from imageclf.tracking.messages import (
     EXPERIMENT,
+    Dataset,
     End,
+    File,
     FirstBatch,
+    Item,
     Message,
     Metrics,
+    Patch,
     RunDescription,
-    journals,
 )
-from imageclf.tracking.live import Dataset, File, Item, Patch, arriving, follow
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run, RunInfo
@@ -273,11 +271,3 @@ class _Runs:
         if info.end_time:
             run.write(End(info.status, info.end_time))
         return _RunWriter(self._client, self._client.get_run(new.info.run_id))
-
-
-if __name__ == "__main__":
-    os.nice(10)
-    collect_garbage_rarely()
-    with suppress(UserError), opened_store(HASTY):
-        pass  # MLflow is imported now, while the training imports torch
-    follow(arriving(sys.stdin.fileno()), report)

@@ -4,7 +4,7 @@ from click.testing import CliRunner
 
 from imageclf.cli import main
 from imageclf.commands.runs import run_table
-from imageclf.tracking.journal import End, Metrics, RunDescription
+from imageclf.tracking.messages import End, Metrics, RunDescription
 from imageclf.tracking.queries import RunSummary
 from imageclf.tracking.runs import report
 

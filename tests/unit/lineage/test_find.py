@@ -13,7 +13,7 @@ from helpers.tracked import LOCK, Registry, keep
 from imageclf.files import UserError, write_json
 from imageclf.lineage.find import find, fingerprint_of
 from imageclf.tracking.journal import Journal
-from imageclf.tracking.live import File
+from imageclf.tracking.messages import File
 from imageclf.tracking.provenance import record_source
 
 

@@ -13,7 +13,8 @@ from imageclf.lineage.rebuild import Rebuilt, Result, other_sources, prepare, re
 from imageclf.project import dvc as dvc_module
 from imageclf.project.dvc import dvc
 from imageclf.project.lock import Out
-from imageclf.tracking.journal import Journal, Record, RunDescription
+from imageclf.tracking.journal import Journal, Record
+from imageclf.tracking.messages import RunDescription
 from imageclf.tracking.provenance import record_source
 
 FINGERPRINT = "f" * 64

@@ -7,7 +7,8 @@ import pytest
 
 from imageclf.files import UserError
 from imageclf.lineage.snapshots import LOCK, PARAMS, Snapshot, pipeline_files, snapshots
-from imageclf.tracking.journal import Journal, RunDescription
+from imageclf.tracking.journal import Journal
+from imageclf.tracking.messages import RunDescription
 
 LOCK_TEXT = """schema: '2.0'
 stages:

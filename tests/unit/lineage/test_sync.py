@@ -15,7 +15,8 @@ from helpers.tracked import FinishedTraining
 from imageclf.cli import main
 from imageclf.files import UserError
 from imageclf.lineage.sync import Summary, sync
-from imageclf.tracking.journal import End, Journal
+from imageclf.tracking.journal import Journal
+from imageclf.tracking.messages import End
 from imageclf.tracking.runs import end_abandoned, report
 from imageclf.training.preview import preview
 

@@ -14,7 +14,8 @@ from helpers.descriptions import DIGESTS, FINGERPRINT, described
 from helpers.params import ROOT
 from helpers.tracked import FinishedTraining
 from imageclf.files import sha256_file, write_text
-from imageclf.tracking.journal import LATEST, End, Journal, Metrics
+from imageclf.tracking.journal import LATEST, Journal
+from imageclf.tracking.messages import End, Metrics
 from register import main
 
 

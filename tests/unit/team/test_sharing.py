@@ -5,7 +5,8 @@ import pytest
 
 from imageclf.team import remote_refs as refs
 from imageclf.team.sharing import JOURNALS, fetch_journals, push_journals
-from imageclf.tracking.journal import End, Journal, Metrics, RunDescription
+from imageclf.tracking.journal import Journal
+from imageclf.tracking.messages import End, Metrics, RunDescription
 
 FINGERPRINT = "f" * 64
 DESCRIPTION = RunDescription(

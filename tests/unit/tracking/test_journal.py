@@ -5,15 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imageclf.tracking.journal import (
-    End,
-    Journal,
-    Metrics,
-    RunDescription,
-    journals,
-    project_root,
-    trained_here,
-)
+from imageclf.tracking.journal import Journal, journals, project_root, trained_here
+from imageclf.tracking.messages import End, Metrics, RunDescription
 
 FINGERPRINT = "f" * 64
 DESCRIPTION = RunDescription(

@@ -20,17 +20,17 @@ from helpers.webserver import Status, running_server
 from imageclf.drawing.plots import pairs, save_figure
 from imageclf.files import UserError
 from imageclf.tracking import live
-from imageclf.tracking.journal import (
+from imageclf.tracking.journal import Journal, trained_here
+from imageclf.tracking.live import LiveRun
+from imageclf.tracking.messages import (
     End,
     FirstBatch,
-    Journal,
     Message,
     Metrics,
     RunDescription,
-    trained_here,
 )
-from imageclf.tracking.live import LiveRun, arriving, follow
 from imageclf.tracking.provenance import machine_tags
+from imageclf.tracking.reporter import arriving, follow
 from imageclf.training.preview import preview
 
 DESCRIPTION = RunDescription(FINGERPRINT, "a run", "imageclf", {"seed": 1}, {}, {}, 1000)

@@ -6,7 +6,7 @@ from helpers.descriptions import FINGERPRINT, described
 from helpers.tracked import Registry
 from imageclf.files import UserError, sha256_file, write_text
 from imageclf.tracking.connection import TrackingError
-from imageclf.tracking.live import File
+from imageclf.tracking.messages import File
 from imageclf.tracking.queries import download_classifier, find_runs, find_version
 
 

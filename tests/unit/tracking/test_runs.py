@@ -15,8 +15,8 @@ from helpers.webserver import Status, running_server
 from imageclf.files import UserError
 from imageclf.project.folder import project_root
 from imageclf.tracking.connection import shown, tracking_uri
-from imageclf.tracking.journal import End, Journal, Metrics
-from imageclf.tracking.live import Dataset, File, Patch
+from imageclf.tracking.journal import Journal
+from imageclf.tracking.messages import Dataset, End, File, Metrics, Patch
 from imageclf.tracking.queries import list_runs
 from imageclf.tracking.runs import end_abandoned, report, tag_snapshot
 
@@ -333,9 +333,8 @@ def test_addresses_are_shown_without_secrets(address: str, expected: str) -> Non
 
 
 def test_importing_the_library_side_does_not_import_mlflow() -> None:
-    script = (
-        "import sys, imageclf.tracking.live, imageclf.tracking.runs; print('mlflow' in sys.modules)"
-    )
+    modules = "imageclf.tracking.live, imageclf.tracking.reporter"
+    script = f"import sys, {modules}; print('mlflow' in sys.modules)"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
@@ -348,7 +347,7 @@ def test_several_processes_on_a_fresh_store_make_one_run(project: Path) -> None:
     lines = [json.dumps(each) for each in (described().__dict__, epoch(1).__dict__)]
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "imageclf.tracking.runs"],
+            [sys.executable, "-m", "imageclf.tracking.reporter"],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
