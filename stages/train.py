@@ -1,32 +1,24 @@
 """data/prepared or data/features (train and val) -> models/classifier and reports/history.csv."""
 
-import csv
-import io
-from dataclasses import asdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from command import stage
-from imageclf.files import file_errors_told, read_json, write_text
+from imageclf.files import file_errors_told
 from imageclf.params import Params
-from imageclf.project.folder import CLASSIFIER, FEATURES, HISTORY, PREPARED, PRETRAINED
-from imageclf.training.device import Runtime, place, prepare_runtime
+from imageclf.project.folder import CLASSIFIER, HISTORY, PREPARED
+from imageclf.training.begin import begin_from_files, describe_classifier, runtime_of
+from imageclf.training.device import place
+from imageclf.training.history import TRACKED, write_history
 from imageclf.training.torchrun import joined, launch, processes_to_start
 
 if TYPE_CHECKING:
-    import torch
-
-    from imageclf.network.classifier import Classifier
     from imageclf.tracking.live import LiveRun
     from imageclf.training.batch_sharing import Group
     from imageclf.training.checkpoint import Checkpoints
     from imageclf.training.loop import Position, Training
-
-MEASURED = ["learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
-CACHED = ["epoch", *MEASURED]
-# Times and speeds differ from run to run: they are tracked, but stand in no cached file.
-TRACKED = [*MEASURED, "seconds", "images_per_second"]
 
 
 @stage
@@ -59,7 +51,7 @@ def train_together(params: Params, group: "Group") -> None:
         with LiveRun() as live:
             make_classifier(params, live, group)
         return
-    _, training = fresh_training(params, runtime_of(params).device, group)
+    _, training = begin_from_files(params, runtime_of(params).device, group)
     group.agree(fingerprint(params))
     training.restore(group.follow())
     if params.train.sanity_checks and training.is_fresh:
@@ -68,47 +60,19 @@ def train_together(params: Params, group: "Group") -> None:
         pass
 
 
-def runtime_of(params: Params) -> Runtime:
-    """Where and how the training computes: a head alone is a small fully connected network."""
-    return prepare_runtime(params, "mlp" if params.trains_on_features else params.model.name)
-
-
-def fresh_training(
-    params: Params, device: "torch.device", group: "Group | None" = None
-) -> "tuple[Classifier, Training]":
-    """The whole classifier, and a training of it, or of its head alone, before its first step."""
-    from imageclf.data.prepared import load_class_names, load_features, load_split
-    from imageclf.network.pretrained import begin_classifier
-    from imageclf.training.loop import Training
-
-    splits = {name: load_split(PREPARED, name) for name in ("train", "val")}
-    shape, classes = splits["train"].images.shape[1:], len(load_class_names(PREPARED))
-    stats = read_json(PREPARED / "stats.json")
-    classifier = begin_classifier(params.model, stats, PRETRAINED, shape, classes).to(device)
-    learns: Classifier | torch.nn.Sequential = classifier
-    if params.trains_on_features:
-        learns = classifier.network.head
-        splits = {name: load_features(FEATURES, name, split) for name, split in splits.items()}
-    return classifier, Training(params, learns, splits["train"], splits["val"], classes, group)
-
-
 def make_classifier(params: Params, live: "LiveRun", group: "Group | None" = None) -> None:
     """Train it, and write it."""
     runtime = runtime_of(params)
 
-    from imageclf.data.prepared import load_class_names, load_split, split_digest
-    from imageclf.network.classifier import WHOLE, Description, save_classifier
-    from imageclf.network.pretrained import read_pretrained
+    from imageclf.network.classifier import save_classifier
     from imageclf.tracking.messages import describe_run
     from imageclf.training.checkpoint import Checkpoints
-    from imageclf.training.fingerprint import fingerprint
 
-    classifier, training = fresh_training(params, runtime.device, group)
-    class_names, stats = load_class_names(PREPARED), read_json(PREPARED / "stats.json")
-    digests = {name: split_digest(PREPARED, name) for name in ("train", "val")}
-    pretrained = read_pretrained(PRETRAINED)
-    weights = pretrained.origin if pretrained else {}
-    run = describe_run(params, fingerprint(params), digests, weights=weights)
+    classifier, training = begin_from_files(params, runtime.device, group)
+    description = describe_classifier(params)
+    run = describe_run(
+        params, description.fingerprint, description.data, weights=description.weights
+    )
     together = f", {group.size} processes" if group else ""
     click.echo(f"training {run.name} on {runtime.device}, {runtime.threads} thread(s){together}")
     checkpoints = Checkpoints(run.fingerprint, params.runtime.checkpoint_minutes)
@@ -118,29 +82,15 @@ def make_classifier(params: Params, live: "LiveRun", group: "Group | None" = Non
         group.lead(training.state())
     live.begin(run, runtime.device, len(training.history), group.size if group else 1)
     if params.train.sanity_checks and training.is_fresh:
-        look(training, live, class_names)
+        look(training, live, description.class_names)
     train(training, checkpoints, live)
-    write_history(training)
-    description = Description(
-        fingerprint=run.fingerprint,
-        class_names=class_names,
-        image_shape=list(load_split(PREPARED, "train").images.shape[1:]),
-        fit=stats["fit"],
-        mean=pretrained.mean if pretrained else stats["mean"],
-        std=pretrained.std if pretrained else stats["std"],
-        model=params.model.model_dump(exclude=set(WHOLE)),
-        data=digests,
-        weights=weights,
-        epoch=training.best_epoch,
-    )
-    save_classifier(classifier, description, CLASSIFIER)
+    write_history(training.history, HISTORY)
+    save_classifier(classifier, replace(description, epoch=training.best_epoch), CLASSIFIER)
     checkpoints.clear()
     if training.stopped_early:
         patience = params.train.patience
         click.echo(f"stopped early: no epoch of the last {patience} had a lower val loss")
-    click.echo(
-        f"model of epoch {training.best_epoch}: models/classifier, history: reports/history.csv"
-    )
+    click.echo(f"model of epoch {training.best_epoch}: {CLASSIFIER}, history: {HISTORY}")
 
 
 def resume(training: "Training", checkpoints: "Checkpoints") -> None:
@@ -184,16 +134,6 @@ def train(training: "Training", checkpoints: "Checkpoints", live: "LiveRun") -> 
             live.log_epoch(result.epoch, {name: getattr(result, name) for name in TRACKED})
             display.epoch(result)
             display.warn(watch.after(result))
-
-
-def write_history(training: "Training") -> None:
-    """Write reports/history.csv."""
-    rows = (asdict(result) for result in training.history)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, CACHED, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(HISTORY, table.getvalue())
 
 
 if __name__ == "__main__":

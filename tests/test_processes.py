@@ -27,15 +27,15 @@ ENVIRONMENT = ("env", "PYTHONPATH=src:stages")
 SABOTAGED = """
 import os, signal
 from imageclf.files import UserError
-from imageclf.training.loop import Training
+from imageclf.training.learner import Learner
 from train import main
 
-def step(self, *batch):
-    if os.environ.get("RANK") == "1" and self._steps_done == 30:
+def step(self, images, labels, size, number, rate):
+    if os.environ.get("RANK") == "1" and number == 30:
         {trouble}
-    take(self, *batch)
+    return take(self, images, labels, size, number, rate)
 
-take, Training._step = Training._step, step
+take, Learner.step = Learner.step, step
 main()
 """
 

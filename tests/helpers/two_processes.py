@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from helpers.images import learnable_split
+from helpers.stopped_training import StopError, stop_after
 from imageclf.data.prepared import Split, pixel_stats
 from imageclf.files import UserError
 from imageclf.network.classifier import build_classifier
@@ -21,10 +22,6 @@ from imageclf.training.batch_sharing import Group
 from imageclf.training.loop import Training
 
 PROCESSES = 2
-
-
-class StoppedError(Exception):
-    """Ends a training in the middle."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +72,12 @@ def carry_out(task: Job, group: Group | None = None) -> Outcome:
     training = Training(task.params, classifier, task.train, task.val, classes, group)
     if task.state:
         training.restore(torch.load(io.BytesIO(task.state), weights_only=True))
-    _stop(training, task.stop_after)
+    stop_after(training, task.stop_after)
     error = ""
     try:
         for _ in training.run():
             pass
-    except StoppedError:
+    except StopError:
         pass
     except UserError as problem:
         error = str(problem)
@@ -139,19 +136,6 @@ def _member(rank: int, rendezvous: str, pipe: Connection) -> None:
             torch.distributed.destroy_process_group()
             return
         pipe.send(carry_out(task, Group(rank, PROCESSES)))
-
-
-def _stop(training: Training, after: int) -> None:
-    """Let the training end after some steps of it."""
-    take, left = training._step, [after]
-
-    def counted(*batch: Any) -> None:
-        if left[0] == 0:
-            raise StoppedError
-        left[0] -= 1
-        take(*batch)
-
-    training._step = counted  # type: ignore[method-assign]
 
 
 def _same(ours: Any, theirs: Any) -> bool:

@@ -18,18 +18,15 @@ from numpy.typing import NDArray
 from imageclf.data.prepared import Labels, Split, load_class_names, load_split
 from imageclf.evaluation.metrics import predict
 from imageclf.files import UserError, atomic_writer, digest_of, read_json
-from imageclf.network.pretrained import begin_classifier
 from imageclf.params import Params
 from imageclf.preparation.splitting import Groups, origins, stratified_choice
-from imageclf.project.folder import PRETRAINED
+from imageclf.training.begin import SPLITS, begin_training
 from imageclf.training.fingerprint import fingerprint
-from imageclf.training.loop import Training
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FINISHED = Path(".checkpoints/suspects")
-READ = ("train", "val")  # the test split judges the model, and stays out of it
 
 Probabilities = NDArray[np.float32]
 
@@ -70,9 +67,9 @@ def load_labelled(params: Params, prepared: Path) -> Labelled:
     """
     import pandas as pd
 
-    parts = [load_split(prepared, split) for split in READ]
+    parts = [load_split(prepared, split) for split in SPLITS]
     manifest = pd.read_parquet(prepared / "manifest.parquet")
-    rows = pd.concat([manifest[manifest["split"] == split] for split in READ], ignore_index=True)
+    rows = pd.concat([manifest[manifest["split"] == split] for split in SPLITS], ignore_index=True)
     same = pd.factorize(rows["same_as"])[0].astype(np.int64)
     return Labelled(
         rows,
@@ -186,10 +183,8 @@ def predict_fold(
     train, val, held_out = (
         Split(images[part], labels[part]) for part in (fold.train, fold.val, fold.held_out)
     )
-    classes = len(labelled.class_names)
-    shape = images.shape[1:]
-    classifier = begin_classifier(params.model, labelled.stats, PRETRAINED, shape, classes)
-    training = Training(params, classifier.to(device), train, val, classes)
+    splits, classes = {"train": train, "val": val}, len(labelled.class_names)
+    classifier, training = begin_training(params, splits, labelled.stats, classes, device)
     seen = 0
 
     def at(epochs: int, images: int) -> None:

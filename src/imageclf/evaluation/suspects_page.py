@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imageclf.drawing.html import render
-from imageclf.evaluation.suspects import READ, Labelled, Probabilities, suspects_table, typical
+from imageclf.evaluation.suspects import Labelled, Probabilities, suspects_table, typical
 from imageclf.files import read_json, write_json, write_text
 from imageclf.preparation.audit_page import Album
+from imageclf.training.begin import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ def write_suspects(
 def data_digests(prepared: Path) -> dict[str, str]:
     """What tells the images and labels that suspects were looked for in from others."""
     digests = read_json(prepared / "digests.json")
-    return {split: digests[split] for split in READ}
+    return {split: digests[split] for split in SPLITS}
 
 
 def _pairs(table: "pd.DataFrame") -> list[dict[str, Any]]:

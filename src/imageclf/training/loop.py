@@ -7,7 +7,7 @@ waits for the device within a batch.
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from imageclf.data.batches import feeds
 from imageclf.data.prepared import Split
 from imageclf.files import UserError
-from imageclf.network.classifier import Classifier, evaluation_batch, to_pixels
+from imageclf.network.classifier import Classifier, evaluation_batch
 from imageclf.params import Params
-from imageclf.training.augment import Draws, augment, epoch_order, mix, seed_step
+from imageclf.training.augment import epoch_order
 from imageclf.training.batch_sharing import Group
-from imageclf.training.losses import Divisor, LossFunction, build_divisor, build_loss
-from imageclf.training.optimization import build_optimizer, learning_rate, weight_average
+from imageclf.training.learner import Learner
+from imageclf.training.optimization import learning_rate
 
 STEPS_BETWEEN_REPORTS, SECONDS_BETWEEN_REPORTS = 50, 1.0  # whichever comes first
 
@@ -66,6 +66,7 @@ class Training:
     Attributes:
         classifier: trained in place, on the device it is on: all of one, on images, or the head of
             one alone, on the features that its frozen backbone gave of them.
+        learner: takes the steps.
         history: the results of the epochs so far.
     """
 
@@ -79,23 +80,15 @@ class Training:
         group: Group | None = None,
     ) -> None:
         self.params, self.classes, self._group = params, classes, group
-        self.classifier = classifier.to(memory_format=torch.channels_last)
         self.history: list[EpochResult] = []
-        self._device = next(classifier.parameters()).device
-        self._train, self._val = feeds((train_split, val_split), self._device)
+        device = next(classifier.parameters()).device
+        self._train, self._val = feeds((train_split, val_split), device)
         self._val_batch = evaluation_batch(val_split.images.shape[1:])
-        self._loss = build_loss(params.train, self._train.labels, classes)
-        self._divisor = build_divisor(params.train, self._train.labels, classes)
-        if group:
-            group.share_batch_norm(classifier)
-        self._begin_phase()
-        self._average = weight_average(classifier, params.train.ema)
-        self._forward = getattr(classifier, "from_pixels", classifier)
-        if params.train.compile:
-            self._forward = torch.compile(self._forward)
+        self.learner = Learner(params, classifier, self._train.labels, classes, group)
+        self.classifier = self.learner.network
         self._best: dict[str, Tensor] | None = None
         self._steps_done = 0
-        self._totals = torch.zeros(3, device=self._device, dtype=torch.float64)
+        self._totals = torch.zeros(3, device=device, dtype=torch.float64)
 
     def run(self, on_step: Callable[[Position], None] = lambda _: None) -> Iterator[EpochResult]:
         """Train from where it stands to the end, one result per epoch.
@@ -112,8 +105,73 @@ class Training:
             yield self._end_of_epoch(images, time.perf_counter() - started)
         if self._best:
             self.classifier.load_state_dict(self._best)
-        elif self._average:
-            self.classifier.load_state_dict(self._average.module.state_dict())
+        elif self.learner.measured is not self.classifier:
+            self.classifier.load_state_dict(self.learner.measured.state_dict())
+
+    def _train_epoch(self, on_step: Callable[[Position], None]) -> int:
+        """The steps that are left of the current epoch; the number of images they see."""
+        epoch, size = len(self.history), self.params.train.batch_size
+        done = (self._steps_done - epoch * self.steps_per_epoch) * size
+        order = epoch_order(self.train_images, self.params.seed, epoch + 1)
+        order = order[done : self.images_per_epoch]
+        self.classifier.train()
+        reported = time.perf_counter()
+        sizes = (min(size, len(order) - start) for start in range(0, len(order), size))
+        for batch, (images, labels) in zip(
+            sizes, self._train.batches(order, size, self.learner.share), strict=True
+        ):
+            step, rate = self._steps_done, self._rate(self._steps_done)
+            self._totals += self.learner.step(images, labels, batch, step, rate)
+            self._steps_done += 1
+            passed = time.perf_counter() - reported
+            if self._steps_done % STEPS_BETWEEN_REPORTS == 0 or passed > SECONDS_BETWEEN_REPORTS:
+                reported = time.perf_counter()
+                position = self.position
+                _finite(position.train_loss, epoch + 1)
+                on_step(position)
+        return len(order)
+
+    def _end_of_epoch(self, images: int, seconds: float) -> EpochResult:
+        """Measure on val, with the averaged weights where there are such; keep the best."""
+        epoch = len(self.history) + 1
+        trained = self.position
+        val_loss, val_accuracy = self.learner.measure(self._val_batches())
+        self.history.append(
+            EpochResult(
+                epoch=epoch,
+                learning_rate=self._rate(self._steps_done - 1),
+                train_loss=_finite(trained.train_loss, epoch),
+                train_accuracy=trained.train_accuracy,
+                val_loss=_finite(val_loss, epoch),
+                val_accuracy=val_accuracy,
+                seconds=seconds,
+                images_per_second=images / seconds,
+            )
+        )
+        if self.params.train.patience and self.best_epoch == epoch:
+            weights = self.learner.measured.state_dict()
+            self._best = {name: value.clone() for name, value in weights.items()}
+        self._totals.zero_()
+        if self.params.model.freeze == "then" and epoch == self.params.train.head_epochs:
+            self.learner.begin_phase(epoch)
+        return self.history[-1]
+
+    def _val_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The val split, of which the processes of a group take batches in turn."""
+        batches = torch.arange(self.val_images).split(self._val_batch)
+        if self._group:
+            batches = batches[self._group.rank :: self._group.size]
+        return self._val.batches(torch.cat([torch.arange(0), *batches]), self._val_batch)
+
+    def _rate(self, step: int) -> float:
+        train = self.params.train
+        return learning_rate(train, step, train.epochs * self.steps_per_epoch)
+
+    def _out_of_patience(self) -> bool:
+        if not self.params.train.patience or not self.history:
+            return False
+        freed = self.params.train.head_epochs if self.params.model.freeze == "then" else 0
+        return len(self.history) - max(self.best_epoch, freed) >= self.params.train.patience
 
     @property
     def best_epoch(self) -> int:
@@ -169,110 +227,24 @@ class Training:
         """Optimisation steps in an epoch; the last one may see fewer images."""
         return -(-self.images_per_epoch // self.params.train.batch_size)
 
-    def _begin_phase(self) -> None:
-        """Freeze or free the backbone; what learns begins with an optimizer of its own."""
-        model, backbone = self.params.model, None
-        if isinstance(self.classifier, Classifier):
-            at_first = len(self.history) < self.params.train.head_epochs
-            frozen = model.freeze == "backbone" or (model.freeze == "then" and at_first)
-            self.classifier.network.freeze(frozen)
-            backbone = self.classifier.network.backbone if model.pretrained else None
-        self._optimizer = build_optimizer(self.params.train, self.classifier, backbone)
-
-    def _rate(self, step: int) -> float:
-        train = self.params.train
-        return learning_rate(train, step, train.epochs * self.steps_per_epoch)
-
-    def _out_of_patience(self) -> bool:
-        if not self.params.train.patience or not self.history:
-            return False
-        freed = self.params.train.head_epochs if self.params.model.freeze == "then" else 0
-        return len(self.history) - max(self.best_epoch, freed) >= self.params.train.patience
-
-    def _train_epoch(self, on_step: Callable[[Position], None]) -> int:
-        """The steps that are left of the current epoch; the number of images they see."""
-        epoch, size = len(self.history), self.params.train.batch_size
-        done = (self._steps_done - epoch * self.steps_per_epoch) * size
-        order = epoch_order(self.train_images, self.params.seed, epoch + 1)
-        order = order[done : self.images_per_epoch]
-        self.classifier.train()
-        reported = time.perf_counter()
-        sizes = (min(size, len(order) - start) for start in range(0, len(order), size))
-        for batch, (images, labels) in zip(
-            sizes, self._train.batches(order, size, self._share), strict=True
-        ):
-            self._step(images, labels, batch)
-            passed = time.perf_counter() - reported
-            if self._steps_done % STEPS_BETWEEN_REPORTS == 0 or passed > SECONDS_BETWEEN_REPORTS:
-                reported = time.perf_counter()
-                position = self.position
-                _finite(position.train_loss, epoch + 1)
-                on_step(position)
-        return len(order)
-
-    def _step(self, images: Tensor, labels: Tensor, size: int) -> None:
-        """One optimisation step.
-
-        Args:
-            images: uint8, or features (float32): this process's share of a batch.
-            labels: int64, theirs.
-            size: of the whole batch.
-        """
-        train, step = self.params.train, self._steps_done
-        seed_step(self.params.seed, step, self._device)
-        inputs, target = images, labels
-        if not images.is_floating_point():  # not features
-            inputs, target = self._augmented(images, labels, size)
-        if self._group:  # for dropout: the units to switch off are not the same everywhere
-            seed_step(self.params.seed, step, self._device, self._group.rank)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=train.amp == "bf16"):
-            output = self._forward(inputs)
-        loss, right = self._loss(output.float(), target), _right(output, labels)
-        divisor = self._divisor(target)
-        if self._group:
-            loss, divisor, right = self._group.backward(loss, divisor, right, self.classifier)
-        else:
-            loss.backward()
-        if train.clip_gradient:
-            nn.utils.clip_grad_norm_(self.classifier.parameters(), train.clip_gradient)
-        self._optimizer.step(self._rate(step))
-        if self._average:
-            self._average.update_parameters(self.classifier)
-        self._steps_done += 1
-        self._totals += _sums(loss.detach(), divisor, right)
-
-    def _augmented(self, images: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        augmentation = self.params.augment
-        draws = Draws(size, self._share(size), self._device)
-        pixels = augment(to_pixels(images), augmentation, draws)
-        return mix(pixels, labels, self.classes, augmentation, draws)
-
-    def _share(self, size: int) -> slice:
-        """This process's part of a batch of ``size`` images."""
-        return self._group.share(size) if self._group else slice(size)
-
     def trial_step(self) -> tuple[float, float]:
         """The loss of the first batch before and after one step on it; nothing of it stays."""
         before = copy.deepcopy(self.state())
         size = self.params.train.batch_size
         order = epoch_order(self.train_images, self.params.seed, epoch=1)[:size]
-        images, labels = next(self._train.batches(order, size, self._share))
-        losses = []
+        images, labels = next(self._train.batches(order, size, self.learner.share))
+        step, rate, losses = self._steps_done, self._rate(self._steps_done), []
         for _ in range(2):
-            self._steps_done = before["steps_done"]
-            self._totals.zero_()
             self.classifier.train()
-            self._step(images, labels, len(order))
-            losses.append((self._totals[0] / self._totals[2]).item())
+            loss, _, divisor = self.learner.step(images, labels, len(order), step, rate).tolist()
+            losses.append(loss / divisor)
         self.restore(before)
         return losses[0], losses[1]
 
     def state(self) -> dict[str, Any]:
         """All that a checkpoint holds, in tensors, numbers and strings."""
         return {
-            "classifier": self.classifier.state_dict(),
-            "optimizer": self._optimizer.state(),
-            "average": self._average.state_dict() if self._average else None,
+            **self.learner.state(),
             "best": self._best,
             "history": [asdict(result) for result in self.history],
             "steps_done": self._steps_done,
@@ -282,90 +254,10 @@ class Training:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``: what follows is bit for bit what would have followed there."""
         self.history = [EpochResult(**result) for result in state["history"]]
-        self.classifier.load_state_dict(state["classifier"])
-        self._begin_phase()
-        self._optimizer.restore(state["optimizer"])
-        if self._average:
-            self._average.load_state_dict(state["average"])
+        self.learner.restore(state, len(self.history))
         self._best = state["best"]
         self._steps_done = state["steps_done"]
         self._totals.copy_(state["totals"])
-
-    def _end_of_epoch(self, images: int, seconds: float) -> EpochResult:
-        """Measure on val, with the averaged weights where there are such; keep the best."""
-        epoch = len(self.history) + 1
-        trained = self.position
-        measured = self._average.module if self._average else self.classifier
-        val_loss, val_accuracy = self._measure_val(measured)
-        self.history.append(
-            EpochResult(
-                epoch=epoch,
-                learning_rate=self._rate(self._steps_done - 1),
-                train_loss=_finite(trained.train_loss, epoch),
-                train_accuracy=trained.train_accuracy,
-                val_loss=_finite(val_loss, epoch),
-                val_accuracy=val_accuracy,
-                seconds=seconds,
-                images_per_second=images / seconds,
-            )
-        )
-        if self.params.train.patience and self.best_epoch == epoch:
-            self._best = {name: value.clone() for name, value in measured.state_dict().items()}
-        self._totals.zero_()
-        if self.params.model.freeze == "then" and epoch == self.params.train.head_epochs:
-            self._begin_phase()
-        return self.history[-1]
-
-    def _measure_val(self, classifier: nn.Module) -> tuple[float, float]:
-        """Mean loss and accuracy; the processes of a group take batches in turn."""
-        batches = torch.arange(self.val_images).split(self._val_batch)
-        if self._group:
-            batches = batches[self._group.rank :: self._group.size]
-        numbers = torch.cat([torch.arange(0), *batches])
-        batches = self._val.batches(numbers, self._val_batch)
-        return measure(classifier, batches, self._loss, self._divisor, self._group)
-
-
-@torch.no_grad()
-def measure(
-    classifier: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    loss_function: LossFunction,
-    divisor: Divisor,
-    group: Group | None = None,
-) -> tuple[float, float]:
-    """Mean loss and accuracy over all images, in eval mode: sums first, one division at the end.
-
-    Each process of a ``group`` has some of the batches; their sums are added up.
-    """
-    classifier.eval()
-    totals = torch.zeros(4, device=next(classifier.parameters()).device, dtype=torch.float64)
-    for images, labels in batches:
-        output = classifier(images)
-        loss, right = loss_function(output, labels), _right(output, labels)
-        totals[:3] += _sums(loss, divisor(labels), right)
-        totals[3] += len(labels)
-    if group:
-        group.add(totals)
-    summed, rights, weight, count = totals.tolist()
-    return summed / weight, rights / count
-
-
-def _right(output: Tensor, labels: Tensor) -> Tensor:
-    """The number of right answers."""
-    return (output.argmax(dim=1) == labels).sum()
-
-
-def _sums(mean_loss: Tensor, divisor: Tensor, right: Tensor) -> Tensor:
-    """Summed loss, right answers and what the sum is to be divided by, not waiting for the device.
-
-    Args:
-        mean_loss: of a batch.
-        divisor: that made it a mean.
-        right: the number of right answers.
-    """
-    weight = divisor.double()
-    return torch.stack([mean_loss.double() * weight, right.double(), weight])
 
 
 def _finite(loss: float, epoch: int) -> float:

@@ -10,6 +10,7 @@ import torch
 
 from helpers.images import learnable_split, sharded
 from helpers.params import make_params
+from helpers.stopped_training import steps_of
 from imageclf.data.batches import feeds, in_turn
 from imageclf.data.prepared import Split, pixel_stats
 from imageclf.evaluation.metrics import predict
@@ -80,13 +81,8 @@ def test_a_training_on_shards_is_that_on_their_pixels_bit_by_bit(splits: list[Sp
 
 def test_a_training_on_shards_goes_on_in_the_middle_of_an_epoch(splits: list[Split]) -> None:
     expected = losses(trained(splits))
-    stopped = trained(splits)
-    order = epoch_order(330, seed=1, epoch=1)
-    stopped.classifier.train()
-    for images, labels in list(stopped._train.batches(order, 20))[:5]:
-        stopped._step(images, labels, len(labels))
     resumed = trained(splits)
-    resumed.restore(stopped.state())
+    resumed.restore(steps_of(trained(splits), 5))
     assert resumed.position.images == 100
     assert losses(resumed) == expected
 

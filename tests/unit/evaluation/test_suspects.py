@@ -18,6 +18,7 @@ from imageclf.evaluation.suspects import disputed, draw_folds, load_labelled, ou
 from imageclf.evaluation.suspects_page import write_suspects
 from imageclf.files import UserError
 from imageclf.network.pretrained import write_pretrained
+from imageclf.project.folder import PRETRAINED
 from imageclf.training.features import write_no_features
 
 CPU = torch.device("cpu")
@@ -60,9 +61,9 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "digests": {split: split_digest(PREPARED, split) for split in SPLITS},
     }.items():
         (PREPARED / f"{name}.json").write_text(json.dumps(value))
-    for folder in (suspects.PRETRAINED, Path("data/features")):
+    for folder in (PRETRAINED, Path("data/features")):
         folder.mkdir(parents=True)
-    write_pretrained(suspects.PRETRAINED, None, {})
+    write_pretrained(PRETRAINED, None, {})
     write_no_features(Path("data/features"))
     shutil.copy(ROOT / "dvc.yaml", ".")
     for name in ("src", "stages"):

@@ -12,7 +12,8 @@ from imageclf.data.prepared import Split, pixel_stats
 from imageclf.network.architectures import ARCHITECTURES
 from imageclf.network.classifier import build_classifier
 from imageclf.params import OUTPUT_OF_LOSS, Model, Train
-from imageclf.training.loop import EpochResult, Training, measure
+from imageclf.training.learner import measure
+from imageclf.training.loop import EpochResult, Training
 from imageclf.training.losses import build_loss, image_count
 
 CLASSES = 4

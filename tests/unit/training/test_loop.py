@@ -1,6 +1,5 @@
 import io
 import math
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,18 +8,14 @@ import torch
 
 from helpers.images import learnable_split
 from helpers.small_training import TRAIN, VAL, fresh, small, training
+from helpers.stopped_training import steps_of
 from imageclf.data.prepared import Split
 from imageclf.files import UserError
 from imageclf.network.classifier import Classifier, evaluation_batch
 from imageclf.params import Params
 from imageclf.training.augment import epoch_order
-from imageclf.training.loop import (
-    STEPS_BETWEEN_REPORTS,
-    EpochResult,
-    Position,
-    Training,
-    measure,
-)
+from imageclf.training.learner import measure
+from imageclf.training.loop import STEPS_BETWEEN_REPORTS, EpochResult, Position, Training
 from imageclf.training.losses import build_loss, image_count
 
 # A tenth of its labels are wrong, so that certainty is punished in the end.
@@ -163,28 +158,6 @@ def test_a_resume_after_the_last_step_of_an_epoch_begins_with_validation(
         resumed.restore(state)
         list(resumed.run())
         assert losses(resumed.history) == expected
-
-
-class StopError(Exception):
-    """Ends a training in the middle."""
-
-
-def steps_of(training: Training, steps: int) -> dict[str, Any]:
-    """The state after some optimisation steps: in the middle of an epoch or at its very end."""
-    take = training._step
-    taken = 0
-
-    def counted(*batch: Any) -> None:
-        nonlocal taken
-        if taken == steps:
-            raise StopError
-        taken += 1
-        take(*batch)
-
-    training._step = counted  # type: ignore[method-assign]
-    with suppress(StopError):
-        list(training.run())
-    return training.state()
 
 
 def round_trip(state: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+"""What a training needs before its first step: where it computes, the network and its data."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from imageclf.files import read_json
+from imageclf.params import Params
+from imageclf.project.folder import FEATURES, PREPARED, PRETRAINED
+from imageclf.training.device import Runtime, prepare_runtime
+
+if TYPE_CHECKING:
+    import torch
+
+    from imageclf.data.prepared import Split
+    from imageclf.network.classifier import Classifier, Description
+    from imageclf.training.batch_sharing import Group
+    from imageclf.training.loop import Training
+
+SPLITS = ("train", "val")  # the test split judges the model, and stays out of its training
+
+
+def runtime_of(params: Params) -> Runtime:
+    """Where and how the training computes: a head alone is a small fully connected network.
+
+    Call it before torch is imported.
+    """
+    return prepare_runtime(params, "mlp" if params.trains_on_features else params.model.name)
+
+
+def begin_training(
+    params: Params,
+    splits: "Mapping[str, Split]",
+    stats: dict[str, Any],
+    classes: int,
+    device: "torch.device",
+    group: "Group | None" = None,
+    features: "Mapping[str, Split] | None" = None,
+) -> "tuple[Classifier, Training]":
+    """The whole classifier, and a training of it, or of its head alone, before its first step.
+
+    Args:
+        params: all of them.
+        splits: the images of ``SPLITS``.
+        stats: of the train split, see ``prepared.stats_of``.
+        classes: their number.
+        device: computes.
+        group: the processes that share each batch, if there are several.
+        features: of the same images, if the head alone is trained.
+
+    Raises:
+        UserError: the pretrained weights do not fit the parameters or the images.
+    """
+    from imageclf.network.pretrained import begin_classifier
+    from imageclf.training.loop import Training
+
+    shape = splits["train"].images.shape[1:]
+    classifier = begin_classifier(params.model, stats, PRETRAINED, shape, classes).to(device)
+    learns = classifier.network.head if features else classifier
+    train, val = ((features or splits)[name] for name in SPLITS)
+    return classifier, Training(params, learns, train, val, classes, group)
+
+
+def begin_from_files(
+    params: Params, device: "torch.device", group: "Group | None" = None
+) -> "tuple[Classifier, Training]":
+    """The same, on what the stages before wrote.
+
+    Raises:
+        UserError: a file is missing, or as ``begin_training``.
+    """
+    from imageclf.data.prepared import load_class_names, load_features, load_split
+
+    splits = {name: load_split(PREPARED, name) for name in SPLITS}
+    features = None
+    if params.trains_on_features:
+        features = {name: load_features(FEATURES, name, splits[name]) for name in SPLITS}
+    stats, classes = read_json(PREPARED / "stats.json"), len(load_class_names(PREPARED))
+    return begin_training(params, splits, stats, classes, device, group, features)
+
+
+def describe_classifier(params: Params) -> "Description":
+    """All that model.json will tell but for ``epoch``, which is 0 until the training ends.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    from imageclf.data.prepared import load_class_names, load_split, split_digest
+    from imageclf.network.classifier import WHOLE, Description
+    from imageclf.network.pretrained import read_pretrained
+    from imageclf.training.fingerprint import fingerprint
+
+    stats, pretrained = read_json(PREPARED / "stats.json"), read_pretrained(PRETRAINED)
+    return Description(
+        fingerprint=fingerprint(params),
+        class_names=load_class_names(PREPARED),
+        image_shape=list(load_split(PREPARED, "train").images.shape[1:]),
+        fit=stats["fit"],
+        mean=pretrained.mean if pretrained else stats["mean"],
+        std=pretrained.std if pretrained else stats["std"],
+        model=params.model.model_dump(exclude=set(WHOLE)),
+        data={name: split_digest(PREPARED, name) for name in SPLITS},
+        weights=pretrained.origin if pretrained else {},
+        epoch=0,
+    )
