@@ -1,7 +1,7 @@
 """What each recipe reaches: accuracy over several seeds, time and memory of its train stage.
 
     python benchmarks/recipes.py fashion_part4 --seeds 5
-    python benchmarks/recipes.py cats_dogs_cnn --seeds 3 --source ../cats_dogs
+    python benchmarks/recipes.py cats_dogs_cnn --seeds 3 --source $IMAGECLF_TEST_DATA/cats_dogs
 
 Runs the real stage scripts (transform to train, evaluate) in a temporary folder, once per seed; the
 seed draws the val split, the weights and the order of the batches. Prints mean and standard

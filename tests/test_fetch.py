@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from helpers.params import ROOT, changed
+from helpers.real_data import REAL_DATA, needs
 from helpers.webserver import Hold, running_server
 
-MNIST = (ROOT / "../shared/data/mnist").resolve()
+MNIST = REAL_DATA / "mnist"
 STAGE = [sys.executable, str(ROOT / "stages/fetch.py")]
-needs_mnist = pytest.mark.skipif(not MNIST.exists(), reason="shared/data/mnist is not here")
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_without_a_source_one_line_says_what_to_do(tmp_path):
     assert not (tmp_path / "data/raw").exists()
 
 
-@needs_mnist
+@needs("mnist")
 def test_a_killed_fetch_asks_only_for_the_rest(tmp_path, mirror):
     name = "/mnist/train-images-idx3-ubyte.gz"
     size, half = len(mirror.files[name]), 5_000_000
@@ -123,7 +123,7 @@ def part_size(folder):
     return sum(path.stat().st_size for path in folder.glob(".downloads/mnist/*.part"))
 
 
-@needs_mnist
+@needs("mnist")
 @pytest.mark.parametrize(
     ("megabytes", "kind"),
     [(4, "URL"), (20, "URL"), (50, "folder")],

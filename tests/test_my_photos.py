@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.params import ROOT
 from helpers.project import STAGES, Project
+from helpers.real_data import REAL_DATA, needs
 from imageclf.data.prepared import load_split
 from imageclf.files import read_json
 
-SHARED = ROOT / "../shared/data"
-BAD = SHARED / "bad_inputs"
+BAD = REAL_DATA / "bad_inputs"
 DEEP = "more than 89,478,485 pixels, too many to unpack safely"
 POINTER = "a Git LFS pointer instead of the image: run `git lfs pull`"
 SHORT = "cut short: the end of the file is missing"
@@ -46,10 +45,10 @@ CONVERTED = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(not BAD.exists(), reason="../shared/data is absent")
+@needs("bad_inputs", "flowers")
 def test_flowers_with_every_bad_input_among_them(tmp_path: Path) -> None:
     photos = tmp_path / "my photos"
-    shutil.copytree(SHARED / "flowers", photos)
+    shutil.copytree(REAL_DATA / "flowers", photos)
     classes = sorted(path.name for path in photos.iterdir())
     bad = sorted(BAD.glob("*/*"))
     for number, path in enumerate(bad):

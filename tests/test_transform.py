@@ -22,12 +22,11 @@ from PIL import Image
 from helpers.images import photograph, save_photographs
 from helpers.params import ROOT, changed
 from helpers.project import Project
+from helpers.real_data import REAL_DATA, needs
 from imageclf.data.prepared import SPLITS, load_split, split_digest
 from imageclf.files import read_json, sha256_file
 
-SHARED = (ROOT / "../shared/data").resolve()
 TRANSFORM = [sys.executable, str(ROOT / "stages/transform.py")]
-needs_shared_data = pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is absent")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 UNREADABLE = {
     "broken.png": "damaged, or a kind of PNG",
@@ -74,11 +73,11 @@ def pictures_after(page: str, heading: str) -> list[str]:
     return re.findall('alt="([^"]*)"', section)
 
 
-@needs_shared_data
+@needs("bad_inputs", "flowers")
 def test_bad_inputs_among_flowers_are_named_and_left_out(tmp_path: Path) -> None:
-    shutil.copytree(SHARED / "flowers", tmp_path / "photos")
+    shutil.copytree(REAL_DATA / "flowers", tmp_path / "photos")
     classes = sorted(path.name for path in (tmp_path / "photos").iterdir())
-    for number, path in enumerate(sorted((SHARED / "bad_inputs").glob("*/*"))):
+    for number, path in enumerate(sorted((REAL_DATA / "bad_inputs").glob("*/*"))):
         shutil.copy(path, tmp_path / "photos" / classes[number % 5] / path.name)
     fetched(tmp_path)
     done = run(tmp_path, "transform")

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from helpers.params import ROOT
+from helpers.params import ROOT, params_text
 from imageclf.files import read_yaml
 
 BIN = Path(sys.executable).parent
@@ -29,6 +29,7 @@ class Project:
             if (ROOT / name).is_file() and name != "dvc.lock":  # of a run on other parameters
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
+        (folder / "params.yaml").write_text(params_text())
         self.run("git", "init", "--quiet")
         self.run("imageclf", "use", "digits_mlp")
         self.commit("start")

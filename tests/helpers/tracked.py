@@ -9,7 +9,7 @@ import numpy as np
 from mlflow import MlflowClient
 
 from helpers.descriptions import DIGESTS, FINGERPRINT, described, epoch
-from helpers.params import ROOT
+from helpers.params import params_text
 from imageclf.files import sha256_file
 from imageclf.tracking.connection import tracking_uri
 from imageclf.tracking.gate import Identity, read_candidate
@@ -111,6 +111,5 @@ def keep(fingerprint: str = FINGERPRINT, **origin: str) -> Journal:
     tags = {"fingerprint": fingerprint}
     description = replace(described(), fingerprint=fingerprint, tags=tags, origin=origin)
     journal = Journal(fingerprint)
-    params = (ROOT / "params.yaml").read_text()
-    journal.register(description, {"params.yaml": params, "dvc.lock": LOCK}, False, 1000)
+    journal.register(description, {"params.yaml": params_text(), "dvc.lock": LOCK}, False, 1000)
     return journal

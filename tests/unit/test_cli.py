@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from helpers.images import learnable_split
-from helpers.params import ROOT
+from helpers.params import ROOT, params_text
 from imageclf.cli import main
 from imageclf.commands.predict import FIGURE_ROWS
 from imageclf.drawing.plots import image_with_probabilities
@@ -258,7 +258,7 @@ def test_use_lists_the_recipes(run: Run) -> None:
 
 def test_use_tells_what_changed_and_what_comes_next(run: Run) -> None:
     shutil.copytree(ROOT / "recipes", "recipes")
-    shutil.copy(ROOT / "params.yaml", ".")
+    Path("params.yaml").write_text(params_text())
     result = run("use", "mnist_part3")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
@@ -278,7 +278,7 @@ def test_use_tells_what_changed_and_what_comes_next(run: Run) -> None:
 
 def test_use_keeps_the_source_of_your_own_pictures_or_asks_for_it(run: Run) -> None:
     shutil.copytree(ROOT / "recipes", "recipes")
-    shutil.copy(ROOT / "params.yaml", ".")
+    Path("params.yaml").write_text(params_text())
     asked = "next: set data.source in params.yaml to your folder of pictures, then dvc repro"
     assert run("use", "my_photos").stdout.splitlines()[-1] == asked
     text = Path("params.yaml").read_text()
@@ -306,7 +306,7 @@ def test_use_refuses_in_one_line(run: Run) -> None:
 @pytest.fixture
 def prepared(run: Run) -> None:
     """The default place of the prepared data, with 40 train images of 8 x 8 in classes a to d."""
-    shutil.copy(ROOT / "params.yaml", ".")
+    Path("params.yaml").write_text(params_text())
     folder = Path("data/prepared")
     folder.mkdir(parents=True)
     train = learnable_split(40, seed=0)
@@ -335,7 +335,7 @@ def test_show_draws_train_images_above_what_the_network_sees(run: Run, prepared:
 def test_what_show_refuses(run: Run) -> None:
     assert refused(run("show", "--output", "a.jpg")).endswith("so name it a.png")
     assert "params.yaml is missing" in refused(run("show"))
-    shutil.copy(ROOT / "params.yaml", ".")
+    Path("params.yaml").write_text(params_text())
     message = refused(run("show"))
     assert message.startswith("data/prepared: the train split is unreadable")
     assert message.endswith("run `dvc repro`")

@@ -14,15 +14,13 @@ from imageclf.params import (
     tracked_values,
 )
 
-DEFAULTS = ROOT / "params.yaml"
-
 
 def test_params_yaml_is_complete_and_in_the_order_of_the_schema() -> None:
-    assert list(flatten(read_yaml(DEFAULTS))) == known_keys()
+    assert list(flatten(read_yaml(ROOT / "params.yaml"))) == known_keys()
 
 
 def test_params_are_frozen() -> None:
-    params = load_params(DEFAULTS)
+    params = make_params()
     with pytest.raises(ValidationError):
         params.train.epochs = 3  # type: ignore[misc]
 
@@ -86,7 +84,7 @@ def test_every_problem_is_listed_at_once() -> None:
 
 
 def test_a_missing_key_is_named() -> None:
-    values = read_yaml(DEFAULTS)
+    values = changed()
     del values["train"]["epochs"]
     with pytest.raises(UserError, match="train.epochs is missing"):
         check_params(values, "params.yaml")
@@ -102,7 +100,7 @@ def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_tracked_values_hold_everything_but_runtime() -> None:
-    values = tracked_values(load_params(DEFAULTS))
+    values = tracked_values(make_params())
     assert list(values) == [key for key in known_keys() if not key.startswith("runtime.")]
     assert values["train.learning_rate"] == 0.003
 

@@ -3,12 +3,11 @@ from typing import Any
 
 import pytest
 
-from helpers.params import ROOT
+from helpers.params import ROOT, changed, params_text
 from imageclf.files import UserError, read_yaml
 from imageclf.params import flatten, known_keys, load_params, tracked_values
 from imageclf.recipes import Change, Recipe, find_recipe, load_recipes, use_recipe
 
-DEFAULTS = ROOT / "params.yaml"
 FOLDER = ROOT / "recipes"
 RECIPES = [find_recipe(recipe.name, FOLDER) for recipe in load_recipes(FOLDER)]
 by_name = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
@@ -16,9 +15,9 @@ by_name = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.n
 
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
-    """A copy of params.yaml."""
+    """A params.yaml of the defaults."""
     path = tmp_path / "params.yaml"
-    path.write_bytes(DEFAULTS.read_bytes())
+    path.write_text(params_text())
     return path
 
 
@@ -40,7 +39,7 @@ def test_every_recipe_sets_all_that_decides_the_model(recipe: Recipe) -> None:
 def test_every_recipe_fits_the_schema_and_keeps_every_comment(recipe: Recipe, params: Path) -> None:
     use_recipe(recipe, params)
     assert flatten(recipe.values).items() <= tracked_values(load_params(params)).items()
-    pairs = zip(DEFAULTS.read_text().splitlines(), params.read_text().splitlines(), strict=True)
+    pairs = zip(params_text().splitlines(), params.read_text().splitlines(), strict=True)
     for before, after in pairs:
         assert before.partition(" # ")[1:] == after.partition(" # ")[1:]
         assert before.find(" # ") == after.find(" # ")
@@ -59,14 +58,14 @@ def test_every_header_has_title_command_and_expectation(recipe: Recipe) -> None:
 
 def test_fashion_part4_is_the_defaults(params: Path) -> None:
     assert use_recipe(find_recipe("fashion_part4", ROOT / "recipes"), params) == []
-    assert params.read_bytes() == DEFAULTS.read_bytes()
+    assert params.read_text() == params_text()
 
 
 def test_from_any_recipe_to_the_defaults_and_back_byte_for_byte(params: Path) -> None:
     for other in RECIPES:
         use_recipe(other, params)
         use_recipe(find_recipe("fashion_part4", ROOT / "recipes"), params)
-        assert params.read_bytes() == DEFAULTS.read_bytes()
+        assert params.read_text() == params_text()
 
 
 def test_what_changed_is_told_and_the_rest_stays(params: Path) -> None:
@@ -77,7 +76,7 @@ def test_what_changed_is_told_and_the_rest_stays(params: Path) -> None:
         Change("model.hidden", [256, 64], [5]),
         Change("seed", 1, 9),
     ]
-    before, after = flatten(read_yaml(DEFAULTS)), flatten(read_yaml(params))
+    before, after = flatten(changed()), flatten(read_yaml(params))
     assert {key: after[key] for key in after if after[key] != before[key]} == {
         "train.epochs": 3,
         "model.hidden": [5],
@@ -115,7 +114,7 @@ def test_a_result_that_does_not_fit_is_refused_and_nothing_is_written(
 ) -> None:
     with pytest.raises(UserError, match=message):
         use_recipe(recipe(**values), params)
-    assert params.read_bytes() == DEFAULTS.read_bytes()
+    assert params.read_text() == params_text()
     assert list(params.parent.iterdir()) == [params]
 
 

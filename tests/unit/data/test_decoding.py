@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from helpers.images import photograph
-from helpers.params import ROOT
+from helpers.real_data import REAL_DATA, needs
 from imageclf.data.decoding import (
     Fit,
     decode,
@@ -24,10 +24,9 @@ from imageclf.data.decoding import (
 )
 from imageclf.data.opening import MAX_PIXELS, ImageError
 
-SHARED = ROOT / "../shared/data"
-BAD = SHARED / "bad_inputs"
+BAD = REAL_DATA / "bad_inputs"
 ODD = BAD / "odd_but_readable"
-needs_shared_data = pytest.mark.skipif(not BAD.exists(), reason="../shared/data is absent")
+needs_bad_inputs = needs("bad_inputs")
 
 RAMP = np.arange(64 * 64, dtype=np.float64).reshape(64, 64) / (64 * 64 - 1)
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -78,7 +77,7 @@ def difference(one: NDArray[Any], other: NDArray[Any]) -> float:
     return float(np.abs(one.astype(float) - other).max())
 
 
-@needs_shared_data
+@needs_bad_inputs
 @pytest.mark.parametrize("orientation", range(9))
 @pytest.mark.parametrize(
     ("scene", "shape"), [("Landscape", (120, 180, 3)), ("Portrait", (180, 120, 3))]
@@ -107,7 +106,7 @@ def test_orientation_is_applied_whatever_the_format(kind: str, orientation: int)
     assert difference(decode(content, expected.shape), expected) <= 3
 
 
-@needs_shared_data
+@needs_bad_inputs
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -130,13 +129,13 @@ def test_an_unreadable_file_is_refused_with_its_reason(name: str, reason: str) -
     assert str(caught.value) == f"{path}: {caught.value.reason}"
 
 
-@needs_shared_data
+@needs_bad_inputs
 def test_no_unreadable_file_is_left_out_here() -> None:
     assert len(list((BAD / "unreadable").iterdir())) == 9
     assert len(list(ODD.iterdir())) == 10
 
 
-@needs_shared_data
+@needs_bad_inputs
 @pytest.mark.parametrize(
     "name",
     [
@@ -151,7 +150,7 @@ def test_odd_headers_leave_the_colours_alone(name: str) -> None:
     assert difference(decode(ODD / name, expected.shape), expected) == 0
 
 
-@needs_shared_data
+@needs_bad_inputs
 def test_a_file_with_broken_exif_is_read_as_if_it_had_none() -> None:
     grey = stored(ODD / "hopper_bad_exif.jpg")
     assert grey.ndim == 2
@@ -160,14 +159,14 @@ def test_a_file_with_broken_exif_is_read_as_if_it_had_none() -> None:
     assert difference(decode(ODD / "broken_exif_dpi.jpg", green.shape), green) <= 1
 
 
-@needs_shared_data
+@needs_bad_inputs
 def test_the_orientation_that_imagemagick_writes_into_a_png_counts() -> None:
     path = ODD / "exif_imagemagick_orientation.png"
     expected = np.rot90(stored(path), 2)
     assert difference(decode(path, expected.shape), expected) == 0
 
 
-@needs_shared_data
+@needs_bad_inputs
 def test_cmyk_is_ink_on_white_paper() -> None:
     path = ODD / "pil_sample_cmyk.jpg"
     cmyk = stored(path).astype(float)
@@ -175,7 +174,7 @@ def test_cmyk_is_ink_on_white_paper() -> None:
     assert difference(decode(path, expected.shape), expected) <= 1
 
 
-@needs_shared_data
+@needs_bad_inputs
 @pytest.mark.parametrize("name", ["hymenoptera_imageNotFound.gif", "pil123p.png"])
 def test_a_palette_is_looked_up_and_its_transparency_laid_over_white(name: str) -> None:
     colours, alpha = palette(ODD / name)
@@ -320,22 +319,22 @@ def test_every_fit_is_pillows_to_a_few_levels(fit: Fit, mode: str, shape: tuple[
     assert np.abs(found.astype(float) - expected).mean() < 0.5
 
 
-@needs_shared_data
+@needs("flowers")
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_the_fast_way_through_jpeg_gives_pillows_pixels(mode: str) -> None:
-    for path in sorted((SHARED / "flowers").glob("*/*.jpg"))[::20]:
+    for path in sorted((REAL_DATA / "flowers").glob("*/*.jpg"))[::20]:
         with Image.open(path) as image:
             image.draft(mode, image.size)
             expected = np.asarray(image)
         assert difference(decode(path, expected.shape), expected) == 0
 
 
-@needs_shared_data
+@needs("flowers")
 @pytest.mark.parametrize("shape", [(28, 28), (16, 16, 3)])
 def test_a_jpeg_decoded_at_a_fraction_is_the_same_but_for_a_few_levels(
     shape: tuple[int, ...],
 ) -> None:
-    for path in sorted((SHARED / "flowers").glob("*/*.jpg"))[::20]:
+    for path in sorted((REAL_DATA / "flowers").glob("*/*.jpg"))[::20]:
         with Image.open(path) as image:
             whole = image.convert("RGB" if len(shape) == 3 else "L")
         found, expected = decode(path, shape), decode(encoded(whole), shape)
@@ -404,7 +403,7 @@ def test_damaged_files_are_refused_or_read_and_nothing_else() -> None:
     assert not [reason for reason in refused if not reason or "\n" in reason]
 
 
-@needs_shared_data
+@needs_bad_inputs
 def test_pillow_warns_nobody_and_other_warnings_stay_as_they_were() -> None:
     path = ODD / "hopper_bad_exif.jpg"
     with pytest.warns(UserWarning, match="Corrupt EXIF"), Image.open(path) as image:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from helpers.descriptions import FINGERPRINT
-from helpers.params import ROOT
+from helpers.params import params_text
 from helpers.tracked import LOCK, Registry, keep
 from imageclf.files import UserError, write_json
 from imageclf.lineage.find import find, fingerprint_of
@@ -74,7 +74,7 @@ def test_what_mlflow_kept_is_enough_where_there_is_no_journal(models: Registry) 
 
 def test_the_workspace_tells_what_dvc_made_and_not_what_was_edited_since(project: Path) -> None:
     write_json(Path("models/classifier/model.json"), {"fingerprint": FINGERPRINT})
-    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    Path("params.yaml").write_text(params_text())
     params = {"params.yaml": {"train.epochs": 20}}
     outs = [{"path": "models/classifier", "md5": "1" * 32}]
     stage = {"cmd": "true", "params": params, "outs": outs}

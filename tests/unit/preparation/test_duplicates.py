@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from helpers.images import photograph
-from helpers.params import ROOT
+from helpers.real_data import REAL_DATA, needs
 from imageclf.preparation import duplicates
 from imageclf.preparation.duplicates import (
     joined,
@@ -17,10 +17,6 @@ from imageclf.preparation.duplicates import (
     thumbnail,
 )
 
-SHARED = ROOT / "../shared/data"
-needs_shared_data = pytest.mark.skipif(
-    not (SHARED / "flowers").exists(), reason="../shared/data is absent"
-)
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "quality 30": lambda image: again(image, "JPEG", quality=30),
     "WebP": lambda image: again(image, "WEBP", quality=40),
@@ -41,10 +37,10 @@ def small(image: Image.Image) -> np.ndarray:
 
 
 def flowers() -> list[Image.Image]:
-    return [Image.open(path) for path in sorted((SHARED / "flowers").glob("*/*.jpg"))]
+    return [Image.open(path) for path in sorted((REAL_DATA / "flowers").glob("*/*.jpg"))]
 
 
-@needs_shared_data
+@needs("flowers")
 @pytest.mark.parametrize("name", COPIES)
 def test_a_copy_is_found_and_nothing_else(name: str) -> None:
     images = flowers()
@@ -85,9 +81,9 @@ def test_flat_images_are_the_same_only_where_every_pixel_is() -> None:
     assert same_images(["a", "b", "c"], thumbnails).tolist() == [0, 1, 2]
 
 
-@needs_shared_data
+@needs("mnist")
 def test_digits_are_not_taken_for_copies_of_each_other() -> None:
-    content = gzip.decompress((SHARED / "mnist/train-images-idx3-ubyte.gz").read_bytes())
+    content = gzip.decompress((REAL_DATA / "mnist/train-images-idx3-ubyte.gz").read_bytes())
     digits = np.frombuffer(content, np.uint8, 2000 * 28 * 28, offset=16).reshape(-1, 28, 28)
     thumbnails = np.stack([thumbnail(digit) for digit in digits])
     same = same_images([str(number) for number in range(2000)], thumbnails)

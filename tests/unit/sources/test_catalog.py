@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from helpers.params import ROOT
+from helpers.real_data import REAL_DATA, needs
 from helpers.webserver import Cut, Status, running_server
 from imageclf.files import UserError
 from imageclf.preparation.idx import read_idx
@@ -17,7 +17,6 @@ from imageclf.sources import download
 from imageclf.sources.catalog import DataSet, DebianPackage, RawFile, fetch
 
 CONTENT = {"train-images": bytes(range(256)) * 400, "train-labels": b"\x00\x01\x02" * 1000}
-MNIST = ROOT / "../shared/data/mnist"
 
 
 @pytest.fixture(autouse=True)
@@ -248,9 +247,9 @@ def test_digits_are_those_of_scikit_learn(console):
     np.testing.assert_array_equal(read_idx(Path("data/raw/labels-idx1-ubyte")), digits.target)
 
 
-@pytest.mark.skipif(not MNIST.exists(), reason="shared/data/mnist is not here")
+@needs("mnist")
 def test_mnist_is_recognised(console, monkeypatch):
-    monkeypatch.setenv("IMAGECLF_MIRROR", str(MNIST))
+    monkeypatch.setenv("IMAGECLF_MIRROR", str(REAL_DATA / "mnist"))
     fetch("mnist", Path("data/raw"), console)
     assert read_idx(Path("data/raw/train-images-idx3-ubyte")).shape == (60_000, 28, 28)
     labels = read_idx(Path("data/raw/t10k-labels-idx1-ubyte"))

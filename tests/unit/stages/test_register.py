@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from helpers.descriptions import DIGESTS, FINGERPRINT, described
-from helpers.params import ROOT
+from helpers.params import params_text
 from helpers.tracked import FinishedTraining
 from imageclf.files import sha256_file, write_text
 from imageclf.tracking.journal import LATEST, Journal
@@ -31,7 +31,7 @@ def write_json(path: str, value: Any) -> None:
 
 def write_files(files: FinishedTraining) -> None:
     """What the other stages leave of a finished training."""
-    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    Path("params.yaml").write_text(params_text())
     figures = {"accuracy": 0.9, "accuracy_low": 0.8, "majority_accuracy": 0.1}
     told = {"class_names": ["a", "b", "c", "d"], "weights": {"sha256": "5" * 64}}
     write_json("models/classifier/model.json", told | {"fingerprint": FINGERPRINT})
