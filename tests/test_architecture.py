@@ -153,6 +153,21 @@ def test_a_package_file_holds_its_docstring_and_nothing_else(path: Path) -> None
     assert isinstance(only, ast.Expr)
 
 
+def test_no_test_module_imports_another() -> None:
+    modules = {path.stem: path for path in (ROOT / "tests").rglob("test_*.py")}
+    others = {name: {*modules} & parts(imported(path)) for name, path in modules.items()}
+    assert not any(others.values()), others
+
+
+def parts(modules: Iterable[str]) -> set[str]:
+    return {part for module in modules for part in module.split(".")}
+
+
+def test_the_unit_tests_have_a_folder_for_each_wing() -> None:
+    folders = {path.name for path in (ROOT / "tests/unit").iterdir() if any(path.glob("*.py"))}
+    assert folders <= {*FLOORS, "stages"}
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     waiting = {path: project_files(path) & set(MODULES) - {path} for path in MODULES}
     while free := {path for path, files in waiting.items() if not files & waiting.keys()}:
