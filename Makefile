@@ -1,5 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
+UV := UV_PYTHON=$(BIN)/python $(BIN)/uv --quiet pip
+# Two at once: the second waits. (macOS has no flock.)
+LOCKED := $(if $(shell command -v flock),flock Makefile)
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_LOGGING_LEVEL := WARNING
 export DO_NOT_TRACK := true
@@ -14,14 +17,26 @@ help:
 
 ## setup: make the environment in .venv (Python 3.11 or newer; about 6 GB) and MLflow's database
 .PHONY: setup
-setup: .venv/installed mlflow.db
+setup:
+	@$(LOCKED) $(MAKE) --silent --no-print-directory .venv/installed mlflow.db
 
+# Without the mark `installed` an earlier set-up was killed: uv may have left half a package.
 .venv/installed: requirements.lock pyproject.toml
 	@echo "setting up .venv (about 6 GB, once)"
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || { $(PYTHON) -m venv --clear .venv && \
+	sed -n '/^uv==/,/[^\]$$/p' requirements.lock | \
+	$(BIN)/pip install --quiet --require-hashes --requirement /dev/stdin >.venv/pip.log 2>&1; } || \
+	{ echo "error: pip cannot install uv: is the package index reached? .venv/pip.log tells more" >&2; exit 1; }
+	@again=$$(test -e $@ || echo --reinstall); rm -f $@; \
+	$(UV) sync $$again --require-hashes requirements.lock
+	@$(UV) install --no-deps --no-build-isolation --editable .
 	@touch $@
+
+## lock: write requirements.lock anew after a change of pyproject.toml (UPGRADE=1: the newest versions)
+.PHONY: lock
+lock: setup
+	@$(UV) compile --universal --python-version 3.11 --extra server --group dev --generate-hashes \
+	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
 
 # Its migrations take several seconds, which the first training need not wait for.
 mlflow.db: | .venv/installed
@@ -68,7 +83,7 @@ PORT ?= 5000
 
 ## server: a tracking server with a password, on this machine's loopback (BACKEND=postgres, PORT=5000)
 .PHONY: server
-server: .venv/installed
+server: setup
 	@$(BIN)/imageclf server --backend $(BACKEND) --port $(PORT)
 
 ## push: give other machines what was computed here
