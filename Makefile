@@ -20,15 +20,15 @@ help:
 setup:
 	@$(LOCKED) $(MAKE) --silent --no-print-directory .venv/installed mlflow.db
 
-# Without the mark `installed` an earlier set-up was killed: uv may have left half a package.
+# A set-up that was killed leaves no mark and perhaps half a package: the next one begins anew.
 .venv/installed: requirements.lock pyproject.toml
 	@echo "setting up .venv (about 6 GB, once)"
-	@$(BIN)/python -m uv --version >/dev/null 2>&1 || { $(PYTHON) -m venv --clear .venv && \
-	sed -n '/^uv==/,/[^\]$$/p' requirements.lock | \
-	$(BIN)/pip install --quiet --require-hashes --requirement /dev/stdin >.venv/pip.log 2>&1; } || \
-	{ echo "error: pip cannot install uv: is the package index reached? .venv/pip.log tells more" >&2; exit 1; }
-	@again=$$(test -e $@ || echo --reinstall); rm -f $@; \
-	$(UV) sync $$again --require-hashes requirements.lock
+	@test -e $@ || $(PYTHON) -m venv --clear .venv
+	@test -e $(BIN)/uv || sed -n '/^uv==/,/[^\]$$/p' requirements.lock | \
+	$(BIN)/pip install --quiet --require-hashes --requirement /dev/stdin >.venv/pip.log 2>&1 || \
+	{ echo "error: pip cannot install uv, .venv/pip.log says why" >&2; exit 1; }
+	@mv -f $@ $@.before 2>/dev/null; $(UV) sync --compile-bytecode --require-hashes requirements.lock || \
+	{ mv -f $@.before $@ 2>/dev/null; exit 1; }
 	@$(UV) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
