@@ -75,10 +75,10 @@ def make_classifier(params: Params, live: "LiveRun", group: "Group | None" = Non
     )
     together = f", {group.size} processes" if group else ""
     click.echo(f"training {run.name} on {runtime.device}, {runtime.threads} thread(s){together}")
-    checkpoints = Checkpoints(run.fingerprint, params.runtime.checkpoint_minutes)
+    checkpoints = Checkpoints(description.fingerprint, params.runtime.checkpoint_minutes)
     resume(training, checkpoints)
     if group:
-        group.agree(run.fingerprint)
+        group.agree(description.fingerprint)
         group.lead(training.state())
     live.begin(run, runtime.device, len(training.history), group.size if group else 1)
     if params.train.sanity_checks and training.is_fresh:
@@ -117,7 +117,7 @@ def look(training: "Training", live: "LiveRun", class_names: list[str]) -> None:
 
 def train(training: "Training", checkpoints: "Checkpoints", live: "LiveRun") -> None:
     """Run the training to its end, reporting on the way."""
-    from imageclf.training.display import training_display
+    from imageclf.tracking.display import training_display
     from imageclf.training.sanity import ChanceWatch
 
     watch = ChanceWatch(training)

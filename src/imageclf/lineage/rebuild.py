@@ -144,7 +144,7 @@ def _check_out(commit: str, patch: bytes, folder: Path) -> None:
 
 
 def other_sources(lineage: Lineage, folder: Path) -> list[str]:
-    """The files in a prepared folder that are not those that dvc.lock records."""
+    """The sources in a prepared folder that are not those that dvc.lock records."""
     recorded = recorded_sources(lineage.files[LOCK].decode())
     return [path for path, md5 in recorded.items() if md5_of(folder / path) != md5]
 

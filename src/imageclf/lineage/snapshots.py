@@ -88,7 +88,7 @@ class Snapshot:
         for name, stage in self.stages.items():
             if name == REGISTER:
                 continue
-            for path, value in stage.params.get(PARAMS, {}).items():
+            for path, value in flatten(stage.params.get(PARAMS, {})).items():
                 if self.params.get(path) != value:
                     return f"{name} has not run yet with {path}: {self.params.get(path)}"
             for dep in stage.deps:

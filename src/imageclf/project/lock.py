@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from imageclf.files import UserError, parse_yaml
-from imageclf.project.folder import LOCK
+from imageclf.project.folder import LOCK, files_below
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def recorded_outs(lock: str) -> list[Out]:
 
 
 def recorded_sources(lock: str) -> dict[str, str]:
-    """The md5 of every file that a stage depends on and that no stage wrote, by its path.
+    """The md5 of every file or folder that a stage depends on and that no stage wrote, by path.
 
     Raises:
         UserError: it is no dvc.lock.
@@ -128,7 +128,11 @@ def lacks(missing_paths: set[str], out: str) -> bool:
 
 
 def md5_of(path: Path) -> str | None:
-    """The md5 of a file, as DVC names it; None where there is none."""
+    """The md5 of a file or a folder, as DVC names it; None where there is none."""
+    if path.is_dir():
+        files = files_below(path).items()
+        listing = json.dumps([{"md5": md5_of(file), "relpath": name} for name, file in files])
+        return f"{hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest()}.dir"
     if not path.is_file():
         return None
     with path.open("rb") as file:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imageclf.files import UserError, digest_of, read_yaml, sha256_file
-from imageclf.params import load_params, tracked_values
+from imageclf.files import UserError, read_yaml
+from imageclf.params import load_params
 from imageclf.project.dvc import default_remote, dvc, written_files
 from imageclf.project.folder import DVC_YAML, LOCK, project_root
 from imageclf.project.git import GitError, git, remote
@@ -20,9 +20,10 @@ from imageclf.team.lease import Lease
 from imageclf.team.remote_refs import listed
 from imageclf.team.sharing import Tell, fetch_journals, push, run_dvc
 from imageclf.tracking.connection import check_access
+from imageclf.training.fingerprint import sha256_of, training_digest
 
 REPRO = ("repro", "--pull", "--allow-missing")
-BEFORE, TRAIN = "embed", "train"  # stages
+BEFORE = "embed"  # the stage before train
 SOURCES = ("src/", "stages/")
 TOLD = re.compile(r"^(?:Running stage|Stage) '(\w+)'(.*)$", re.MULTILINE)
 AUTHOR = ("-c", "user.name=imageclf runner", "-c", "user.email=imageclf@localhost")
@@ -80,17 +81,14 @@ def training_key() -> str:
     Raises:
         UserError: neither the cache nor the remote tells what the data are.
     """
-    stage, values = read_yaml(Path(DVC_YAML))["stages"][TRAIN], tracked_values(load_params())
-    data = [dep for dep in stage["deps"] if not dep.startswith(SOURCES)]
-    written = {path: md5 for path, md5 in written_files().items() if lies_in(path, data)}
-    return digest_of(
-        {
-            "cmd": stage["cmd"],
-            "params": {name: values[name] for name in stage["params"]},
-            "data": written,
-            "sources": {dep: sha256_file(Path(dep)) for dep in stage["deps"] if dep not in data},
-        }
-    )
+    written = written_files()
+
+    def content(path: str) -> Any:
+        if path.startswith(SOURCES):
+            return sha256_of(path)
+        return {file: md5 for file, md5 in written.items() if lies_in(file, [path])}
+
+    return training_digest(load_params(), content)
 
 
 def _pull_inputs() -> None:
@@ -121,7 +119,7 @@ def _pull_inputs() -> None:
 def _remove_stale_files(written: Mapping[str, str]) -> None:
     """Remove what an earlier commit left where the newest dvc.lock tells of other content."""
     for name, md5 in written.items():
-        if md5_of(Path(name)) not in (md5, None):
+        if Path(name).is_file() and md5_of(Path(name)) != md5:
             Path(name).unlink()
 
 

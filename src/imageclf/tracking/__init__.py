@@ -1,4 +1,4 @@
-"""MLflow, and what a training says to it: the journal, live reports, runs, versions, the gate.
+"""What a training says: terminal, journal, live reports; MLflow: runs, versions, the gate.
 
 Only ``connection``, ``runs`` and ``registry`` import MLflow. It may import ``training``,
 ``project`` and ``drawing``.

@@ -4,10 +4,13 @@ It covers what DVC looks at for the train stage: the command, the tracked parame
 data and the source files, all read from dvc.yaml, so that the two can never disagree.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from imageclf.files import UserError, digest_of, read_yaml, sha256_file
 from imageclf.params import Params, tracked_values
+from imageclf.project.folder import DVC_YAML, files_below
 
 
 def fingerprint(params: Params) -> str:
@@ -16,22 +19,34 @@ def fingerprint(params: Params) -> str:
     Raises:
         UserError: dvc.yaml or one of the stage's dependencies is missing.
     """
-    definition = read_yaml(Path("dvc.yaml"))["stages"]["train"]
-    values = tracked_values(params)
     try:
-        return digest_of(
-            {
-                "cmd": definition["cmd"],
-                "params": {name: values[name] for name in definition["params"]},
-                "deps": {path: _digest(Path(path)) for path in definition["deps"]},
-            }
-        )
+        return training_digest(params, sha256_of)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing: run `dvc repro`") from None
 
 
-def _digest(path: Path) -> str:
-    """Of a file, or of the names and contents of a folder of files."""
+def training_digest(params: Params, content: Callable[[str], Any]) -> str:
+    """The sha256 over the train stage's command, parameters and dependencies.
+
+    Args:
+        params: those that the stage lists, alone or by section, are covered.
+        content: gives a JSON value that stands for what a dependency holds, by its path.
+    """
+    stage = read_yaml(Path(DVC_YAML))["stages"]["train"]
+    listed = tuple(f"{name}." for name in stage["params"])
+    values = tracked_values(params).items()
+    return digest_of(
+        {
+            "cmd": stage["cmd"],
+            "params": {key: value for key, value in values if f"{key}.".startswith(listed)},
+            "deps": {path: content(path) for path in stage["deps"]},
+        }
+    )
+
+
+def sha256_of(dependency: str) -> str:
+    """The sha256 of a file, or of the names and contents of a folder of files."""
+    path = Path(dependency)
     if not path.is_dir():
         return sha256_file(path)
-    return digest_of({file.name: sha256_file(file) for file in path.iterdir()})
+    return digest_of({name: sha256_file(file) for name, file in files_below(path).items()})

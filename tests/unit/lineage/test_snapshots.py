@@ -115,6 +115,16 @@ def test_without_a_training_there_is_nothing(project: Path) -> None:
     assert snapshots(everything=True) == []
 
 
+def test_parameters_may_be_locked_by_section() -> None:
+    known = "        train.learning_rate: 0.1\n"
+    assert known in files("a")[LOCK]
+    section = "        train:\n          learning_rate: 0.1\n"
+    for rate, reason in ((0.1, None), (0.5, "train has not run yet with train.learning_rate: 0.5")):
+        contents = files("a", rate=rate)
+        contents[LOCK] = contents[LOCK].replace(known, section)
+        assert Snapshot("", contents).contradiction() == reason
+
+
 def test_a_torn_lock_is_named(project: Path) -> None:
     write(files("a") | {LOCK: "stages: [1"})
     with pytest.raises(UserError, match=r"dvc\.lock is not valid YAML"):

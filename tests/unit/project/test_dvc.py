@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from helpers.params import ROOT
 from imageclf.files import UserError
 from imageclf.project import dvc as dvc_module
 from imageclf.project.dvc import dvc, has_remotes, laid_out, missing, missing_on_remote, read_outs
-from imageclf.project.lock import Out, bare_pipeline, lacks, recorded_outs, recorded_sources
+from imageclf.project.lock import (
+    Out,
+    bare_pipeline,
+    lacks,
+    md5_of,
+    recorded_outs,
+    recorded_sources,
+)
 
 FILE = "figures.json"
 PIPELINE = {
@@ -46,6 +54,27 @@ def test_a_stage_may_read_nothing_that_counts() -> None:
         "stages:\n  a:\n    cmd: b\n    deps:\n    outs:\n    - {path: c, md5: d}\n"
     )
     assert told == [Out("c", "a", "d")]
+
+
+def test_a_folder_of_code_is_what_it_is_to_dvc(project: Path) -> None:
+    stage = {"cmd": "cp code/b/c.py copy", "deps": ["code"], "outs": ["copy"]}
+    Path("dvc.yaml").write_text(json.dumps({"stages": {"make": stage}}))
+    shutil.copy(ROOT / ".dvcignore", ".")
+    Path("code/b").mkdir(parents=True)
+    for name in ("a.py", "b/c.py", "b-c.py", "page.html.j2", "Ä.py"):
+        (Path("code") / name).write_text(name)
+    assert dvc("init", "--no-scm", "--quiet").returncode == 0
+    assert dvc("repro", "--quiet").returncode == 0
+    recorded = recorded_sources(lock())
+    assert recorded == {"code": md5_of(Path("code"))}
+    for name in ("__pycache__/a.pyc", "b/__pycache__/c.pyc", ".a.py.swp", "b/c.py~", "#a.py#"):
+        (Path("code") / name).parent.mkdir(exist_ok=True)
+        (Path("code") / name).write_text("no source")
+    assert json.loads(dvc("status", "--json").stdout) == {}
+    assert recorded == {"code": md5_of(Path("code"))}
+    Path("code/a.py").rename("code/d.py")
+    assert json.loads(dvc("status", "--json").stdout) != {}
+    assert recorded != {"code": md5_of(Path("code"))}
 
 
 def lock() -> str:

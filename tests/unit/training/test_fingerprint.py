@@ -10,8 +10,8 @@ PIPELINE = """
 stages:
   train:
     cmd: python train.py
-    params: [seed, train.learning_rate]
-    deps: [data, code.py]
+    params: [seed, train.learning_rate, augment]
+    deps: [data, code.py, code]
 """
 
 
@@ -20,6 +20,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, text in (("dvc.yaml", PIPELINE), ("data", "images"), ("code.py", "pass")):
         Path(name).write_text(text)
+    Path("code/part").mkdir(parents=True)
+    Path("code/part/module.py").write_text("pass")
 
 
 def test_it_covers_parameters_data_and_code() -> None:
@@ -27,7 +29,8 @@ def test_it_covers_parameters_data_and_code() -> None:
     assert len(base) == 64
     assert fingerprint(make_params(seed=2)) != base
     assert fingerprint(make_params(train__learning_rate=0.1)) != base
-    for name in ("data", "code.py"):
+    assert fingerprint(make_params(augment__shift=1)) != base  # of a section that is listed
+    for name in ("data", "code.py", "code/part/module.py"):
         before = Path(name).read_text()
         Path(name).write_text("changed")
         assert fingerprint(make_params()) != base
@@ -41,6 +44,16 @@ def test_it_ignores_what_the_stage_does_not_use() -> None:
     base = fingerprint(make_params())
     assert fingerprint(make_params(runtime__device="cuda", runtime__threads=7)) == base
     assert fingerprint(make_params(evaluate__top_k=1)) == base
+    assert fingerprint(make_params(train__epochs=1)) == base
+
+
+def test_it_is_the_same_after_python_ran_and_an_editor_was_open() -> None:
+    base = fingerprint(make_params())
+    for name in ("__pycache__/module.cpython-311.pyc", ".module.py.swp", "module.py~", "#module#"):
+        path = Path("code/part") / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("no source")
+    assert fingerprint(make_params()) == base
 
 
 def test_a_missing_dependency_is_named() -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from helpers.small_training import small, training
-from imageclf.training.display import training_display
+from imageclf.tracking.display import training_display
 from imageclf.training.loop import EpochResult
 
 
