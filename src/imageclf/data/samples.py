@@ -14,10 +14,12 @@ from PIL.TiffImagePlugin import (
     COLORMAP,
     PHOTOMETRIC_INTERPRETATION,
     SAMPLEFORMAT,
+    TILELENGTH,
+    TILEWIDTH,
     TiffImageFile,
 )
 
-from imageclf.data.opening import ImageError
+from imageclf.data.opening import MAX_PIXELS, ImageError
 
 # What lies behind transparent pixels.
 BACKGROUND = "white"
@@ -100,6 +102,8 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _prepare_tiff(image: TiffImageFile) -> None:
+    if image.tag_v2.get(TILEWIDTH, 0) * image.tag_v2.get(TILELENGTH, 0) > MAX_PIXELS:
+        raise Image.DecompressionBombError
     if image.mode == "L" and _is_signed(image):
         raise ImageError(None, "a TIFF with signed greys of 8 bits, not supported")
     if image.mode == "F" and _white_is_zero(image):
@@ -135,7 +139,7 @@ def _scaled_grey(image: Image.Image) -> Image.Image:
     if not darkest >= 0 or not white or (white > 2**16 and brightest * 255 < white):
         reason = f"grey values from {darkest:g} to {brightest:g} are on no known scale"
         raise ImageError(None, reason)
-    shades = np.rint(stored * np.float32(255 / white)).astype(np.uint8)
+    shades = np.rint(stored.astype(np.float32) * (255 / white)).astype(np.uint8)
     if _white_is_zero(image):
         shades = 255 - shades
     if (transparent := image.info.get("transparency")) is not None:

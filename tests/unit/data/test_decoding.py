@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from helpers.image_bytes import png, png_chunk
 from helpers.images import photograph
 from helpers.real_data import REAL_DATA, needs
 from imageclf.data.decoding import (
@@ -342,11 +343,6 @@ def test_a_jpeg_decoded_at_a_fraction_is_the_same_but_for_a_few_levels(
         assert difference(found, expected) <= 13
 
 
-def png_chunk(name: bytes, data: bytes) -> bytes:
-    check = struct.pack(">I", zlib.crc32(name + data))
-    return struct.pack(">I", len(data)) + name + data + check
-
-
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds a few bytes."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
@@ -467,18 +463,9 @@ def test_stretch_keeps_every_corner() -> None:
     assert corners.tolist() == [10, 170, 60, 250]
 
 
-def png_of_16_bits(rgb: NDArray[np.uint16]) -> bytes:
-    """A PNG of 16 bits a channel, which Pillow reads and cannot write."""
-    height, width, _ = rgb.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rgb)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in parts)
-
-
 def test_colours_of_16_bits_are_scaled() -> None:
     rgb = np.random.default_rng(5).integers(0, 2**16, (12, 12, 3)).astype(np.uint16)
-    found = read(png_of_16_bits(rgb), (12, 12, 3), "fill")
+    found = read(png(rgb, 16, 2), (12, 12, 3), "fill")
     assert difference(found.pixels, rgb / 257) <= 1
     assert found.changes == ("more than 8 bits scaled to 8",)
 
