@@ -80,7 +80,7 @@ def test_a_version_is_rebuilt_byte_by_byte(
 ) -> None:
     before, folder = state(queued), tmp_path / "again"
     version = f"models:/digits/{number}"
-    output = queued.run("imageclf", "rebuild", version, str(folder), *options)
+    output = queued.run("imageclf", "rebuild", version, str(folder), "--yes", *options)
     found = traced(queued, version)
     count = len(found["outs"])
     made = count - 2 if options else 0  # all but the raw data and the pretrained weights
@@ -101,7 +101,7 @@ def test_a_training_that_draws_from_chance_is_not_the_same(queued: Project, tmp_
     )
     queued.repro()
     folder = tmp_path / "again"
-    command = ("imageclf", "rebuild", "models/classifier", str(folder), "--from-scratch")
+    command = ("imageclf", "rebuild", "models/classifier", str(folder), "--yes", "--from-scratch")
     output = queued.run(*command, check=False)
     assert "not the same: though the machine is the same; test accuracy 0.9" in output
     differing = {line.split()[0] for line in output.splitlines() if "  now " in line}

@@ -15,6 +15,7 @@ from imageclf.tracking.connection import tracking_uri
 from imageclf.tracking.gate import Identity, read_candidate
 from imageclf.tracking.journal import Journal
 from imageclf.tracking.messages import File, Item, Metrics, RunDescription
+from imageclf.tracking.provenance import Provenance
 from imageclf.tracking.registry import Model, Registration, register
 from imageclf.tracking.runs import synchronise
 
@@ -109,7 +110,9 @@ class Registry(FinishedTraining):
 def keep(fingerprint: str = FINGERPRINT, **origin: str) -> Journal:
     """A journal, as the register stage leaves it."""
     tags = {"fingerprint": fingerprint}
-    description = replace(described(), fingerprint=fingerprint, tags=tags, origin=origin)
+    description = replace(
+        described(), fingerprint=fingerprint, tags=tags, origin=Provenance.from_tags(origin)
+    )
     journal = Journal(fingerprint)
     journal.register(description, {"params.yaml": params_text(), "dvc.lock": LOCK}, False, 1000)
     return journal

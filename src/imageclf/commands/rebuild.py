@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from imageclf.commands.common import columns, echo, examples
+from imageclf.files import UserError
 
 if TYPE_CHECKING:
     from imageclf.lineage.rebuild import Result
+    from imageclf.lineage.source import Source
 
 TOLERANCE = 0.01
 
@@ -35,7 +37,10 @@ TOLERANCE = 0.01
     metavar="SHARE",
     help="How far the test accuracy may be off where the machine is another one.",
 )
-def rebuild(what: str, folder: Path | None, from_scratch: bool, tolerance: float) -> None:
+@click.option("--yes", is_flag=True, help="Run the source without a question.")
+def rebuild(
+    what: str, folder: Path | None, from_scratch: bool, tolerance: float, yes: bool
+) -> None:
     """Make a model again in a new FOLDER, and compare.
 
     WHAT is named as for `imageclf trace`. Without FOLDER, one beside the project's is made, named
@@ -45,14 +50,19 @@ def rebuild(what: str, folder: Path | None, from_scratch: bool, tolerance: float
     cache and the default remote have comes from there, and `dvc repro` makes the rest. Nothing in
     the project changes, nor in MLflow.
 
+    That runs the source. Whose it is and what a patch changes is shown first. Where there is a
+    patch, or what was trained elsewhere, a question is asked before; --yes answers it.
+
     Exit code 0: every file is the same, or the machine is another one and the test accuracy is
     as near as --tolerance says. 1: it is not. 2: it could not be tried.
     """
     from imageclf.lineage.find import find
     from imageclf.lineage.rebuild import rebuild as rebuild_model
+    from imageclf.lineage.source import source_of
     from imageclf.project.folder import project_root
 
     lineage, root = find(what), project_root()
+    ask_whether(source_of(lineage), yes)
     folder = folder or root.with_name(f"{root.name}-{lineage.fingerprint[:8]}")
     result = rebuild_model(lineage, folder, tolerance, from_scratch, _tell)
     if result is None:
@@ -60,6 +70,24 @@ def rebuild(what: str, folder: Path | None, from_scratch: bool, tolerance: float
         sys.exit(1)
     show(result)
     sys.exit(0 if result.identical or result.close else 1)
+
+
+def ask_whether(source: "Source", yes: bool) -> None:
+    """Show which source will run, and ask whether it may.
+
+    Raises:
+        UserError: it may not, or there is no terminal to ask in.
+    """
+    click.echo(f"source: the commit {source.commit[:12]}, {source.author}")
+    click.echo(f"known from: {source.origin}")
+    for line in source.changed:
+        click.echo(f"patched: {line}")
+    if yes or source.is_own:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("this runs that source: look at it, and add --yes to allow it")
+    if not click.confirm("Run this source?"):
+        raise UserError("nothing was run")
 
 
 def _tell(line: str) -> None:

@@ -26,8 +26,11 @@ def runs(as_csv: bool) -> None:
     the workspace, the status "restored" a model that came from a cache when it was registered
     last, and + a source that differed from the commit.
     """
+    from imageclf.tracking.journal import unreadable_journals
     from imageclf.tracking.queries import list_runs
 
+    for reason in unreadable_journals():
+        click.echo(f"skipped: {reason}", err=True)
     here = read_json(MODEL)["fingerprint"] if MODEL.exists() else None
     table = run_table(list_runs(), here)
     if as_csv:
@@ -46,12 +49,12 @@ def run_table(found: "list[RunSummary]", here: str | None) -> "pd.DataFrame":
 
     origin = pd.DataFrame(
         {
-            "workspace": run.tags["fingerprint"] == here,
+            "workspace": run.fingerprint == here,
             "started": pd.Timestamp(run.started, unit="ms", tz="UTC"),
             "experiment": run.tags.get("DVC_EXP_NAME", ""),
-            "fingerprint": run.tags["fingerprint"],
-            "git_commit": run.tags.get("git_commit", ""),
-            "git_dirty": run.tags.get("git_dirty", ""),
+            "fingerprint": run.fingerprint,
+            "git_commit": run.provenance.commit or "",
+            "git_dirty": run.provenance.tags().get("git_dirty", ""),
             "status": run.status,
             "restored_from_cache": run.tags.get("restored_from_cache", "false"),
         }

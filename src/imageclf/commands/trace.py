@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from imageclf.lineage.find import Lineage
     from imageclf.lineage.trace import Trace
 
-FIGURES, VERSION = ("test_accuracy", "test_loss", "val_accuracy", "val_loss"), "version."
+FIGURES = ("test_accuracy", "test_loss", "val_accuracy", "val_loss")
 WHEREABOUTS = {True: "yes", False: "no", None: "?"}
 # Of a digest, where the whole one is one --json away.
 SHOWN_DIGITS = 12
@@ -70,7 +70,7 @@ def as_dict(what: str, found: "Trace") -> dict[str, Any]:
             "status": run.status,
             "started": run.started,
         },
-        "tags": lineage.tags,
+        "tags": lineage.tags | lineage.provenance.tags(),
         "commit_subject": found.subject,
         "changed_files": lineage.changed_files,
         "params": lineage.params,
@@ -92,7 +92,7 @@ def _rows(found: "Trace") -> Iterator[tuple[str, "RenderableType"]]:
     if found.source or found.digests:
         yield "data", "\n".join(_data(found))
     if weights := found.lineage.tags.get("weights.sha256"):
-        title = found.lineage.tags["weights.title"]
+        title = found.lineage.tags.get("weights.title", "")
         yield "began with", f"{title}\nsha256: {weights[:SHOWN_DIGITS]}"
     if differing := list(_differing(found)):
         yield "parameters", columns(differing)
@@ -120,17 +120,17 @@ def _names(lineage: "Lineage") -> Iterator[tuple[str, str]]:
 
 
 def _origin(found: "Trace") -> Iterator[tuple[str, str]]:
-    tags = found.lineage.tags
-    if commit := tags.get("git_commit"):
-        yield "commit", f"{commit}  {found.subject or ''}"
+    provenance = found.lineage.provenance
+    if provenance.commit:
+        yield "commit", f"{provenance.commit}  {found.subject or ''}"
     if changed := found.lineage.changed_files:
         yield "changed", f"{', '.join(changed)}  (changes.patch)"
-    if experiment := tags.get("DVC_EXP_NAME"):
+    if experiment := found.lineage.tags.get("DVC_EXP_NAME"):
         yield "dvc exp", experiment
-    if hardware := tags.get("hardware"):
-        names = [name for name in tags if name.startswith(VERSION)]
-        versions = (f"{name.removeprefix(VERSION)} {tags[name]}" for name in names)
-        yield "machine", f"{tags['device']}, {hardware}\n{', '.join(versions)}"
+    if provenance.hardware:
+        versions = (f"{name} {version}" for name, version in provenance.versions.items())
+        machine = f"{provenance.device}, {provenance.hardware}"
+        yield "machine", f"{machine}\n{', '.join(versions)}"
 
 
 def _data(found: "Trace") -> Iterator[str]:

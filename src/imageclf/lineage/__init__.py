@@ -1,4 +1,4 @@
 """What a model was made from: found, told, published to MLflow, and made again.
 
-It may import ``tracking``, ``inference`` and ``project``.
+It may import ``team``, ``tracking``, ``inference`` and ``project``.
 """

@@ -6,19 +6,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from imageclf.files import UserError, parse_yaml, read_json
+from imageclf.files import UserError, read_json
 from imageclf.inference.prediction import MODEL_FILE, load_exported
-from imageclf.lineage.snapshots import Snapshot, pipeline_files
-from imageclf.params import flatten
+from imageclf.lineage.snapshots import Snapshot, params_in, pipeline_files
 from imageclf.project.folder import CLASSIFIER, LOCK, PARAMS
 from imageclf.project.git import git_if_any
 from imageclf.project.lock import Out, recorded_outs
 from imageclf.tracking.connection import TrackingError
-from imageclf.tracking.journal import PATCH, Journal, Record, journals
+from imageclf.tracking.journal import PATCH, Journal, JournalError, Record, journals
+from imageclf.tracking.messages import FINGERPRINT
+from imageclf.tracking.provenance import Provenance
 from imageclf.tracking.queries import KEPT, TrackedRun, Version, find_runs, find_version
 
 DESCRIPTION = "model.json"
-FINGERPRINT = re.compile(r"[0-9a-f]{8,64}")
+DIGITS = re.compile(r"[0-9a-f]{8,64}")  # of a fingerprint, or of a run's id
+REFUSED_SHOWN = 60  # characters
 LEFT_OUT = b"left out, too large: "
 
 
@@ -43,18 +45,22 @@ class Lineage:
     unknown: list[str] = field(default_factory=list)
 
     @property
+    def provenance(self) -> Provenance:
+        """Where it was trained, and from which source."""
+        known = self.record.description.origin if self.record else Provenance()
+        return known.updated(self.run.provenance) if self.run else known
+
+    @property
     def tags(self) -> dict[str, str]:
-        """Where and from which commit it was trained, and the digests of its data."""
-        description = self.record and self.record.description
-        known = description.tags | description.origin if description else {}
+        """The digests of its data, and what else is true of it wherever it was trained."""
+        known = self.record.description.tags if self.record else {}
         return known | (self.run.tags if self.run else {})
 
     @property
     def params(self) -> dict[str, Any]:
         """Every parameter but those of ``runtime``, by dotted path."""
         if PARAMS in self.files:
-            values = flatten(parse_yaml(self.files[PARAMS], PARAMS))
-            return {key: value for key, value in values.items() if not key.startswith("runtime.")}
+            return params_in(self.files[PARAMS])
         if self.record:
             return self.record.description.params
         return dict(self.run.params) if self.run else {}
@@ -92,11 +98,11 @@ def find(what: str) -> Lineage:
     """
     if what.startswith("models:/"):
         version, run = find_version(what)
-        return _with_files(Lineage(run.tags["fingerprint"], version, run))
+        return _with_files(Lineage(run.fingerprint, version, run))
     if Path(what).exists():
         fingerprint = fingerprint_of(Path(what))
         return _with_files(_with_run(Lineage(fingerprint)))
-    if not FINGERPRINT.fullmatch(what):
+    if not DIGITS.fullmatch(what):
         raise UserError(
             f"{what} is no file and names no model: give models:/NAME@champion, models:/NAME/3, a "
             "run id, a fingerprint (8 digits or more), a model's folder or an exported file"
@@ -111,12 +117,18 @@ def fingerprint_of(path: Path) -> str:
         UserError: it holds none.
     """
     if path.is_dir() and (path / DESCRIPTION).exists():
-        return str(read_json(path / DESCRIPTION).get("fingerprint", ""))
+        return _parsed(path, read_json(path / DESCRIPTION).get("fingerprint"))
     folder = path if path.is_dir() else path.parent
     exported = path if path.suffix == ".onnx" else folder / MODEL_FILE
     if not exported.is_file() or path.suffix not in {"", ".onnx", ".pt2"}:
         raise UserError(f"{path} holds no model: neither {DESCRIPTION} nor {MODEL_FILE} is there")
-    return load_exported(exported).fingerprint
+    return _parsed(path, load_exported(exported).fingerprint)
+
+
+def _parsed(path: Path, fingerprint: object) -> str:
+    if not isinstance(fingerprint, str) or not FINGERPRINT.fullmatch(fingerprint):
+        raise UserError(f"{path} holds a model that is not of this project: it has no fingerprint")
+    return fingerprint
 
 
 def _by_digits(digits: str) -> Lineage:
@@ -129,7 +141,7 @@ def _by_digits(digits: str) -> Lineage:
         runs = find_runs(digits)
     except TrackingError as error:
         unknown.append(str(error))
-    found = sorted(known | {run.tags["fingerprint"] for run in runs})
+    found = sorted(known | {run.fingerprint for run in runs})
     if not found:
         reason = f" ({unknown[0]})" if unknown else ""
         raise UserError(f"no run and no fingerprint begins with {digits}{reason}")
@@ -154,8 +166,12 @@ def _with_files(lineage: Lineage) -> Lineage:
     # params.yaml and dvc.lock belong together; the patch is the training's.
     files = dict(next((place for place in places if LOCK in place), {}))
     files |= next(({PATCH: place[PATCH]} for place in places if PATCH in place), {})
-    found = replace(lineage, record=journal.record, files=files)
-    return replace(found, unknown=[*lineage.unknown, *_gaps(found)])
+    found = replace(lineage, files=files)
+    try:
+        found = replace(found, record=journal.record)
+    except JournalError as error:
+        found = replace(found, unknown=[*lineage.unknown, f"what the journal tells: {error}"])
+    return replace(found, unknown=[*found.unknown, *_gaps(found)])
 
 
 def _workspace_files(fingerprint: str) -> dict[str, bytes]:
@@ -174,9 +190,11 @@ def _gaps(lineage: Lineage) -> Iterator[str]:
         yield "MLflow has no run of it (`imageclf sync` makes one from the files)"
     if LOCK not in lineage.files:
         yield "no dvc.lock of it was kept: it was never registered"
-    if "git_commit" not in lineage.tags:
+    for tag, value in lineage.provenance.refused.items():
+        yield f"its {tag} is not read, as it holds {value[:REFUSED_SHOWN]!a}"
+    if lineage.provenance.commit is None:
         yield "it is not known from which commit it was trained"
-    elif lineage.tags.get("git_dirty") == "true" and PATCH not in lineage.files:
+    elif lineage.provenance.dirty and PATCH not in lineage.files:
         yield "the source differed from the commit, and no changes.patch was kept"
     for name in lineage.left_out:
         yield f"{name} differed from the commit and was too large for changes.patch"

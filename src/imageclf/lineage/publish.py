@@ -168,6 +168,6 @@ class Outs:
         for name in (PARAMS, LOCK):
             if (path := self.journal.folder / name).exists():
                 yield File(path)
-        commit = record.description.origin.get("git_commit")
+        commit = record.description.origin.commit
         if commit and self.journal.patch.exists():
             yield Patch(self.journal.patch, commit=commit)

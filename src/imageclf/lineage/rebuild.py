@@ -14,6 +14,7 @@ from pathlib import Path
 
 from imageclf.files import UserError, read_json, sha256_file
 from imageclf.lineage.find import Lineage, fingerprint_of
+from imageclf.lineage.source import source_of
 from imageclf.project.dvc import (
     dvc_in_terminal,
     laid_out,
@@ -24,14 +25,13 @@ from imageclf.project.dvc import (
     write_config,
 )
 from imageclf.project.folder import CLASSIFIER, LOCK, METRICS, ONNX, PARAMS
-from imageclf.project.git import git_if_any
+from imageclf.project.git import Commit, git_if_any
 from imageclf.project.lock import Out, bare_pipeline, lacks, md5_of, recorded_outs, recorded_sources
 from imageclf.tracking.connection import QUIET, Store, own_database
 from imageclf.tracking.journal import PATCH, Journal
 
 CACHE = "cache-of-the-project"
 FETCHED = {"fetch", "weights"}  # the stages whose outs come from elsewhere
-MACHINE = ("device", "hardware", "version.")
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,10 @@ def prepare(lineage: Lineage, folder: Path) -> Path:
         UserError: the folder is not empty, or something of the training is not known. Then there
             is no folder.
     """
-    commit = lineage.tags.get("git_commit")
-    if commit is None:
-        raise UserError("it is not known from which commit it was trained")
+    commit = source_of(lineage).commit
     if LOCK not in lineage.files or PARAMS not in lineage.files:
         raise UserError("its params.yaml and dvc.lock were not kept: it was never registered")
-    if lineage.tags.get("git_dirty") == "true" and PATCH not in lineage.files:
+    if lineage.provenance.dirty and PATCH not in lineage.files:
         raise UserError(f"its source differed from the commit {commit}, and no {PATCH} was kept")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty: name another folder")
@@ -129,18 +127,18 @@ def _prefix() -> str:
     return (git_if_any("rev-parse", "--show-prefix") or b"").decode().strip()
 
 
-def _check_out(commit: str, patch: bytes, folder: Path) -> None:
+def _check_out(commit: Commit, patch: bytes, folder: Path) -> None:
     repository = git_if_any("rev-parse", "--show-toplevel")
     if repository is None:
         raise UserError("this is no git repository: run this in the folder of the project")
     # A clone of a folder has every object of it, those of a commit that no branch holds too.
     origin, place = repository.decode().rstrip("\n"), str(folder)
-    if git_if_any("clone", "--quiet", "--no-checkout", origin, place) is None:
+    if git_if_any("clone", "--quiet", "--no-checkout", "--", origin, place) is None:
         raise UserError(f"git cannot clone {origin} to {folder}")
-    if git_if_any("-C", place, "checkout", "--quiet", "--detach", commit) is None:
-        raise UserError(f"the commit {commit} is not in this repository: fetch it first")
+    if git_if_any("-C", place, "checkout", "--quiet", "--detach", commit, "--") is None:
+        raise UserError(f"git cannot check out {commit} in {folder}")
     if patch and git_if_any("-C", place, "apply", "--whitespace=nowarn", feed=patch) is None:
-        raise UserError(f"{PATCH} does not fit the commit {commit}")
+        raise UserError(f"git cannot apply {PATCH} in {folder}")
 
 
 def other_sources(lineage: Lineage, folder: Path) -> list[str]:
@@ -183,7 +181,7 @@ def rebuild(
     if not (project / CLASSIFIER).exists():
         _make_store(project)
     tell("dvc repro")
-    if not _dvc(project, "repro", *dict.fromkeys(out.stage for out in lineage.outs)):
+    if not _dvc(project, "repro", "--", *dict.fromkeys(out.stage for out in lineage.outs)):
         return None
     made = {str(path.relative_to(project)) for path in outs if _stamp(path) != restored[path]}
     return _compare(lineage, project, made, tolerance)
@@ -193,7 +191,7 @@ def _restore(paths: list[str], project: Path, tell: Callable[[str], None]) -> No
     """Fetch what the project's cache has, and for the rest ask the default remote."""
     pull = ("pull", "--allow-missing")
     tell("what the project's cache has")
-    _dvc(project, *pull, "--remote", CACHE, *paths)
+    _dvc(project, *pull, "--remote", CACHE, "--", *paths)
     lacking = missing(project)
     if not any(lacks(lacking, path) for path in paths):
         return
@@ -203,7 +201,7 @@ def _restore(paths: list[str], project: Path, tell: Callable[[str], None]) -> No
         tell(f"nothing from a remote: {error}")
         return
     tell("what the remote has")
-    _dvc(project, *pull, *paths)
+    _dvc(project, *pull, "--", *paths)
 
 
 def _dvc(project: Path, *arguments: str) -> bool:
@@ -236,17 +234,17 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def _compare(lineage: Lineage, project: Path, made: set[str], tolerance: float) -> Result:
     now = {out.path: out.md5 for out in recorded_outs((project / LOCK).read_text())}
-    version, tags = lineage.version, lineage.tags
+    version, known = lineage.version, lineage.provenance.machine
     record = Journal(lineage.fingerprint, project).record
-    machine = record.description.origin if record else {}
+    machine = record.description.origin.machine if record else {}
     return Result(
         outs=[Rebuilt(out, now.get(out.path), out.path in made) for out in lineage.outs],
         same_version=version is None or sha256_file(project / ONNX) == version.sha256,
         same_fingerprint=fingerprint_of(project / CLASSIFIER) == lineage.fingerprint,
         machine={
-            name: (tags.get(name), value)
+            name: (known.get(name), value)
             for name, value in machine.items()
-            if name.startswith(MACHINE) and tags.get(name) != value
+            if known.get(name) != value
         },
         accuracy=(_recorded_accuracy(lineage), read_json(project / METRICS)["accuracy"]),
         tolerance=tolerance,

@@ -5,8 +5,9 @@ registered model, and git one for each commit and DVC experiment. From it and DV
 the files themselves come back, in a temporary folder.
 """
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,11 +19,13 @@ from imageclf.files import UserError, digest_of, parse_yaml, read_yaml
 from imageclf.params import flatten
 from imageclf.project.dvc import dvc, has_remotes, laid_out, reason_of
 from imageclf.project.folder import CLASSIFIER, DVC_YAML, LOCK, PARAMS, PIPELINE
-from imageclf.project.git import git_if_any
+from imageclf.project.git import commit_in, git_if_any
 from imageclf.project.lock import LockedStage, locked_stages
 from imageclf.tracking.journal import Record, journals
 from imageclf.tracking.messages import now_ms
+from imageclf.tracking.provenance import Provenance
 
+Skip = Callable[[str], object]
 MODEL = str(CLASSIFIER)
 # Its entry in dvc.lock is written after it ran, so MLflow and the journal get a dvc.lock without.
 REGISTER = "register"
@@ -42,7 +45,7 @@ class Snapshot:
         label: what to call it.
         files: text by name, those of ``PIPELINE``.
         time: of it, in milliseconds since 1970.
-        origin: the tags of the commit that holds it; none outside of git.
+        origin: the commit that holds it; none outside of git.
         experiment: the name of the DVC experiment that made it.
         record: what the journal tells, if it is the journal's.
     """
@@ -50,7 +53,7 @@ class Snapshot:
     label: str
     files: Mapping[str, str]
     time: int = field(default_factory=now_ms)
-    origin: dict[str, str] = field(default_factory=dict)
+    origin: Provenance = field(default_factory=Provenance)
     experiment: str | None = None
     record: Record | None = None
 
@@ -70,8 +73,7 @@ class Snapshot:
     @cached_property
     def params(self) -> dict[str, Any]:
         """Every parameter but those of ``runtime``, by dotted path."""
-        values = flatten(parse_yaml(self.files[PARAMS], PARAMS))
-        return {key: value for key, value in values.items() if not key.startswith("runtime.")}
+        return params_in(self.files[PARAMS])
 
     @property
     def model(self) -> str | None:
@@ -97,6 +99,21 @@ class Snapshot:
         return None
 
 
+def params_in(text: str | bytes) -> dict[str, Any]:
+    """Every parameter but those of ``runtime`` in a params.yaml, by dotted path.
+
+    Raises:
+        UserError: it is no file of parameters.
+    """
+    values = parse_yaml(text, PARAMS)
+    try:
+        json.dumps(values, allow_nan=False)
+        flat = flatten(values)
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{PARAMS} holds something else than parameters") from None
+    return {key: value for key, value in flat.items() if not key.startswith("runtime.")}
+
+
 def pipeline_files(folder: Path) -> dict[str, str]:
     """The text of each file of ``PIPELINE`` that a folder has: before `dvc repro` no dvc.lock."""
     paths = [folder / name for name in PIPELINE]
@@ -107,12 +124,13 @@ def _without_register(files: dict[str, str]) -> dict[str, str]:
     return files | {LOCK: REGISTER_ENTRY.sub("", files[LOCK])} if LOCK in files else files
 
 
-def snapshots(everything: bool) -> list[Snapshot]:
+def snapshots(everything: bool, skip: Skip) -> list[Snapshot]:
     """The newest snapshot of every model, the oldest model first.
 
     Args:
         everything: the models of all commits, of all experiments and of the journal; otherwise
             the workspace's only.
+        skip: told in a line of each journal that is passed over.
 
     Raises:
         UserError: there is no dvc.lock in the workspace, or it is torn.
@@ -122,7 +140,7 @@ def snapshots(everything: bool) -> list[Snapshot]:
         raise UserError("nothing was trained here yet: type `dvc repro`, or add --all")
     here = [workspace] if workspace else []
     by_model: dict[str, list[Snapshot]] = {}
-    for each in [*here, *_from_journal(), *(_from_git() if everything else ())]:
+    for each in [*here, *_from_journal(skip), *(_from_git() if everything else ())]:
         if each.model and (everything or each.model == here[0].model):
             by_model.setdefault(each.model, []).append(each)
     return sorted(map(_best, by_model.values()), key=lambda snapshot: snapshot.time)
@@ -134,7 +152,7 @@ def _best(same: Sequence[Snapshot]) -> Snapshot:
     return replace(
         chosen,
         time=min(each.time for each in same),
-        origin=next((each.origin for each in same if each.origin), {}),
+        origin=next((each.origin for each in same if each.origin.commit), Provenance()),
         experiment=next((each.experiment for each in same if each.experiment), None),
     )
 
@@ -145,11 +163,18 @@ def _from_workspace() -> Snapshot | None:
     return found if found and found.model else None
 
 
-def _from_journal() -> Iterator[Snapshot]:
+def _from_journal(skip: Skip) -> Iterator[Snapshot]:
     for journal in journals():
         record, files = journal.record, pipeline_files(journal.folder)
         if record and record.registered and len(files) == len(PIPELINE):
-            yield Snapshot(str(journal), files, record.registered, record=record)
+            found = Snapshot(str(journal), files, record.registered, record=record)
+            try:
+                found.digest  # noqa: B018 - it reads params.yaml and dvc.lock
+                found.contradiction()
+            except UserError as error:  # files that do not parse, as of another clone
+                skip(f"{journal}: {error}")
+            else:
+                yield found
 
 
 def _from_git() -> Iterator[Snapshot]:
@@ -172,7 +197,7 @@ def _from_git() -> Iterator[Snapshot]:
             f"the experiment {experiment}" if experiment else f"the commit {commit[:7]}",
             _without_register(files),
             int(seconds) * 1000,
-            {"git_commit": commit, "git_dirty": "false"},
+            Provenance(commit_in(commit), dirty=False),
             experiment,
         )
         with suppress(UserError):  # a commit whose dvc.lock is torn holds no state
@@ -206,9 +231,9 @@ def checked_out(snapshot: Snapshot) -> Iterator[Path]:
     stage = read_yaml(Path(DVC_YAML))["stages"][REGISTER]
     targets = [dep for dep in stage["deps"] if not dep.startswith(("src/", "stages/"))]
     with laid_out(snapshot.files) as folder:
-        done = dvc("checkout", *targets, at=folder)
+        done = dvc("checkout", "--", *targets, at=folder)
         if done.returncode and has_remotes():
-            done = dvc("pull", *targets, at=folder)
+            done = dvc("pull", "--", *targets, at=folder)
         if done.returncode:
             lacking = [path for path in targets if path in done.stderr]
             reason = f"DVC's cache and remotes lack {', '.join(lacking)}"

@@ -8,7 +8,7 @@ from imageclf.lineage.publish import publish
 from imageclf.lineage.snapshots import Snapshot, snapshots
 from imageclf.project.folder import LOCK
 from imageclf.tracking.connection import TrackingError
-from imageclf.tracking.journal import Journal, journals
+from imageclf.tracking.journal import Journal, journals, unreadable_journals
 from imageclf.tracking.messages import FirstBatch, Metrics
 from imageclf.tracking.queries import list_runs
 from imageclf.tracking.runs import SNAPSHOT, end_abandoned, report
@@ -46,12 +46,12 @@ def sync(everything: bool, watch: Callable[[Sequence[Work]], Iterable[Work]]) ->
     Raises:
         UserError: MLflow cannot be told, or nothing was trained yet.
     """
-    summary = Summary(ended=end_abandoned())
+    summary = Summary(ended=end_abandoned(), skipped=unreadable_journals())
     runs = list_runs()
     published = {run.tags.get(SNAPSHOT) for run in runs if run.status == "FINISHED"}
-    statuses = {(run.tags["fingerprint"], run.status) for run in runs}
+    statuses = {(run.fingerprint, run.status) for run in runs}
     failures = _failures() if everything else []
-    found = snapshots(everything)
+    found = snapshots(everything, summary.skipped.append)
     work: list[Work] = [
         *(each for each in failures if (each.fingerprint, _status(each)) not in statuses),
         *(each for each in found if each.digest not in published),

@@ -64,10 +64,10 @@ def trace(what: str) -> Trace:
 
 
 def _subject(lineage: Lineage, unknown: list[str]) -> str | None:
-    commit = lineage.tags.get("git_commit")
+    commit = lineage.provenance.commit
     if commit is None:
         return None
-    subject = git_if_any("log", "-1", "--format=%s", commit)
+    subject = git_if_any("log", "-1", "--format=%s", "--end-of-options", commit, "--")
     if subject is None:
         unknown.append(f"the commit {commit[:8]} is not in this repository")
         return None

@@ -41,7 +41,7 @@ def laid_out(files: Mapping[str, str]) -> Iterator[Path]:
 
 def read_outs(folder: Path, paths: list[str]) -> dict[str, Any]:
     """The JSON files among a folder's outs that the cache has, by path."""
-    dvc("checkout", "--quiet", "--allow-missing", *paths, at=folder)
+    dvc("checkout", "--quiet", "--allow-missing", "--", *paths, at=folder)
     found = {path: folder / path for path in paths}
     return {path: json.loads(file.read_bytes()) for path, file in found.items() if file.exists()}
 

@@ -1,16 +1,26 @@
-"""The one way to call git."""
+"""The one way to call git, and the type of its commits."""
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
+from typing import NewType
 
 from imageclf.files import UserError
 
+# The full name of a commit, by which git cannot take it for an option, a path or an expression.
+Commit = NewType("Commit", str)
+COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 UNREACHED = "fatal: Could not read from remote repository"
 
 
 class GitError(UserError):
     """What git refuses to do, in its own words."""
+
+
+def commit_in(text: str) -> Commit | None:
+    """The commit that a text from elsewhere names in full: 40 digits, or 64 (sha256); or None."""
+    return Commit(text) if COMMIT.fullmatch(text) else None
 
 
 def git(
@@ -69,7 +79,9 @@ def remote() -> str:
     """
     names = git("remote").decode().split()
     branch = git("branch", "--show-current").decode().strip()
-    followed = git("config", "--default", "origin", f"branch.{branch}.remote").decode().strip()
+    followed = (
+        git("config", "--default", "origin", "--", f"branch.{branch}.remote").decode().strip()
+    )
     if followed not in names:
         raise GitError("git has no remote: clone the project, or `git remote add origin URL`")
     return followed

@@ -4,10 +4,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 
 from imageclf.files import UserError, parse_yaml
 from imageclf.project.folder import LOCK, files_below
@@ -39,14 +46,24 @@ class LockedFile(BaseModel):
     md5: str
 
 
+def _inside(files: list[LockedFile]) -> list[LockedFile]:
+    """The outs of a stage, which DVC writes: none of them outside of the project's folder."""
+    for file in files:
+        parts = PurePosixPath(file.path).parts
+        if not parts or parts[0] == "/" or {"..", ".git", ".dvc"} & set(parts):
+            raise ValueError("is outside of the project")
+    return files
+
+
 _Files = Annotated[list[LockedFile], BeforeValidator(lambda found: found or [])]
+_Stage = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_@.-]*$")]
 
 
 class LockedStage(BaseModel):
     """What a dvc.lock tells of a stage: what it read and wrote, and its parameters by file."""
 
     deps: _Files = []
-    outs: _Files = []
+    outs: Annotated[_Files, AfterValidator(_inside)] = []
     params: dict[str, dict[str, Any]] = {}
 
 
@@ -58,9 +75,11 @@ def locked_stages(lock: str) -> dict[str, LockedStage]:
     """
     try:
         stages = (parse_yaml(lock, LOCK) or {}).get("stages") or {}
-        return TypeAdapter(dict[str, LockedStage]).validate_python(stages)
+        return TypeAdapter(dict[_Stage, LockedStage]).validate_python(stages)
     except (ValidationError, AttributeError):
-        raise UserError(f"{LOCK} is torn: remove it, or check it out from git") from None
+        raise UserError(
+            f"{LOCK} is torn or not DVC's: remove it, or check it out from git"
+        ) from None
 
 
 def recorded_outs(lock: str) -> list[Out]:

@@ -16,7 +16,7 @@ from typing import Self
 
 from imageclf.files import UserError, write_text
 from imageclf.project.folder import project_root
-from imageclf.project.git import GitError
+from imageclf.project.git import Commit, GitError
 from imageclf.team.remote_refs import ROOT, change, commit, fetch, listed
 
 LEASES = f"{ROOT}/leases"
@@ -99,7 +99,7 @@ class Lease:
     def _silence_of(self, current: str) -> float:
         """For how many seconds the holder must give no sign; none if it was this folder."""
         try:
-            record = json.loads(fetch(self._ref, current)[FILE])
+            record = json.loads(fetch(self._ref, Commit(current))[FILE])
         except GitError:
             return self._seconds  # it has moved on, which the next look will tell
         if record["holder"] == self._me:
@@ -124,7 +124,8 @@ class Lease:
             "beat": self._beats,
             "start": uuid.uuid4().hex,
         }
-        started, after = _now(), commit({FILE: json.dumps(record).encode()})
+        started = _now()
+        after: str = commit({FILE: json.dumps(record).encode()})
         self._offered[after] = started
         try:
             change(self._ref, before, after, timeout)

@@ -49,7 +49,7 @@ def run(seconds: float, tell: Tell) -> bool:
     with _alone():
         while True:
             branch = _follow_branch()
-            fetch_journals()
+            fetch_journals(tell)
             _pull_inputs()
             if not run_dvc(*REPRO, BEFORE):
                 push(tell)
@@ -112,7 +112,7 @@ def _pull_inputs() -> None:
     made = [out for name in done for out in stages[name].get("outs", [])]
     deps = {dep for name in to_run for dep in stages[name]["deps"] if not Path(dep).exists()}
     inputs = [dep for dep in sorted(deps) if lies_in(dep, made)]
-    if inputs and not run_dvc("pull", *inputs):
+    if inputs and not run_dvc("pull", "--", *inputs):
         raise UserError(f"{default_remote()} lacks what is read: who computed it has to push it")
 
 
@@ -164,7 +164,7 @@ def _follow_branch() -> Branch | None:
     if changed := git(*status).decode().splitlines():
         raise UserError(f"a runner trains what is committed: commit or restore {changed[0][3:]}")
     branch = git("branch", "--show-current").decode().strip()
-    merged = git("config", "--default", "", f"branch.{branch}.merge").decode().strip()
+    merged = git("config", "--default", "", "--", f"branch.{branch}.merge").decode().strip()
     if not branch or not merged:
         return None
     try:
@@ -185,13 +185,13 @@ def _publish(branch: Branch | None, tell: Tell) -> bool:
         return True
     git("add", "--", LOCK)
     tree = git("write-tree").decode().strip()
-    made = git(*AUTHOR, "commit-tree", tree, "-p", "HEAD", "-m", "Train").decode().strip()
+    commit = git(*AUTHOR, "commit-tree", "-p", "HEAD", "-m", "Train", "--", tree).decode().strip()
     try:
-        git("push", "--quiet", "--no-verify", remote(), f"{made}:{branch.ref}")
+        git("push", "--quiet", "--no-verify", "--", remote(), f"{commit}:{branch.ref}")
     except GitError as error:
         git("reset", "--quiet", "--", LOCK)
         tell(f"{LOCK} is not on the branch, type `make runner` again ({error})")
         return False
-    git("reset", "--quiet", "--soft", made)
+    git("reset", "--quiet", "--soft", commit, "--")
     tell(f"{LOCK} is on the branch; elsewhere: git pull && make pull")
     return True

@@ -10,10 +10,10 @@ from subprocess import TimeoutExpired
 
 from imageclf.files import UserError
 from imageclf.project.dvc import default_remote, dvc_in_terminal
-from imageclf.project.git import git
+from imageclf.project.git import git, git_if_any
 from imageclf.team.lease import Lease
 from imageclf.team.remote_refs import ROOT, change, commit, fetch, listed
-from imageclf.tracking.journal import Journal, journals
+from imageclf.tracking.journal import Journal, JournalError, journals, unreadable_journals
 
 JOURNALS = f"{ROOT}/journals"
 Tell = Callable[[str], None]
@@ -32,6 +32,8 @@ def push(tell: Tell, lease: Lease | None = None) -> None:
     name = default_remote()
     if not run_dvc("push", "--run-cache", lease=lease):
         raise UserError(f"{name} did not take everything; when it does again, push again")
+    for reason in unreadable_journals():
+        tell(f"skipped: {reason}")
     sent = push_journals()
     tell(f"{name} has the files, and git's remote {sent} new journal{'s' * (sent != 1)}")
 
@@ -43,7 +45,7 @@ def pull(tell: Tell) -> None:
         UserError: a remote is missing, or does not have all of it.
     """
     name = default_remote()
-    count = fetch_journals()
+    count = fetch_journals(tell)
     tell(f"{count} new journal{'s' * (count != 1)}")
     if not run_dvc("pull"):
         raise UserError(f"{name} does not have everything: who computed it has to push it")
@@ -82,8 +84,17 @@ def push_journals() -> int:
     return sent
 
 
-def fetch_journals() -> int:
+def came_from_elsewhere(fingerprint: str) -> bool:
+    """Whether the journal of a fingerprint was fetched from git's remote."""
+    ref = f"{JOURNALS}/{fingerprint}"
+    return git_if_any("show-ref", "--verify", "--quiet", "--", ref) is not None
+
+
+def fetch_journals(tell: Tell) -> int:
     """Get the journals of what was trained elsewhere and not here; returns how many there were.
+
+    Args:
+        tell: called with a line of text on each journal, there or here, that cannot be read.
 
     Raises:
         GitError: git's remote cannot be asked.
@@ -91,10 +102,15 @@ def fetch_journals() -> int:
     known = git("for-each-ref", "--format=%(refname) %(objectname)", JOURNALS).decode()
     fetched = 0
     for ref, theirs in listed(f"{JOURNALS}/*").items():
-        journal = Journal(ref.removeprefix(f"{JOURNALS}/"))
-        mine = journal.tells_of_training and f"{ref} " not in known
-        if not mine and f"{ref} {theirs}\n" not in known:
+        try:
+            journal = Journal(ref.removeprefix(f"{JOURNALS}/"))
+            mine = journal.tells_of_training and f"{ref} " not in known
+            if mine or f"{ref} {theirs}\n" in known:
+                continue
             journal.take(fetch(ref, theirs))
-            git("update-ref", ref, theirs)
+        except JournalError as error:
+            tell(f"skipped: {error}")
+        else:
+            git("update-ref", "--", ref, theirs)
             fetched += 1
     return fetched

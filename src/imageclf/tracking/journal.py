@@ -14,26 +14,44 @@ so that ``imageclf sync`` can write the run into an empty tracking store, and ``
 it on to other clones of the project.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
-from imageclf.files import atomic_writer, read_json, write_json, write_text
+from imageclf.files import UserError, atomic_writer, write_json, write_text
 from imageclf.project.folder import PIPELINE, project_root
-from imageclf.tracking.messages import End, FirstBatch, Metrics, RunDescription, decode, encode
-from imageclf.tracking.provenance import record_source
+from imageclf.tracking.messages import (
+    FINGERPRINT,
+    Checked,
+    End,
+    FirstBatch,
+    Metrics,
+    Milliseconds,
+    RunDescription,
+    checked,
+    decode,
+    encode,
+)
+from imageclf.tracking.provenance import Provenance, record_source
 
 JOURNAL = Path(".imageclf/trained")
 # In the folder of a training, not in the root: which model was trained there last.
 LATEST = Path(".imageclf/latest")
 ORIGIN, POINTS, PATCH = "origin.json", "points.jsonl", "changes.patch"
+CHECKED = (POINTS, *PIPELINE, ORIGIN)  # the last one makes it a journal
+FILES = (PATCH, *CHECKED)
+
+
+class JournalError(UserError):
+    """A journal that holds something else than this version writes; says which, and what."""
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(Checked):
     """What the journal tells of a run.
 
     Attributes:
@@ -43,14 +61,23 @@ class Record:
     """
 
     description: RunDescription
-    registered: int | None = None
+    registered: Milliseconds | None = None
     restored: bool = False
 
 
 class Journal:
-    """The journal of one fingerprint, in the project of the current folder or another."""
+    """The journal of one fingerprint, in the project of the current folder or another.
+
+    What it holds may have come from another clone, and is checked whenever it is read.
+
+    Raises:
+        JournalError: that is no fingerprint, or, from whatever reads, a file holds something else
+            than this version writes.
+    """
 
     def __init__(self, fingerprint: str, root: Path | None = None) -> None:
+        if not FINGERPRINT.fullmatch(fingerprint):
+            raise JournalError(f"{fingerprint!a} is no fingerprint")
         self.fingerprint = fingerprint
         self.folder = (root or project_root()) / JOURNAL / fingerprint
         self.patch = self.folder / PATCH
@@ -65,32 +92,73 @@ class Journal:
         """What is known of the run; None where nothing was trained or registered."""
         if not self._origin.exists():
             return None
-        values = read_json(self._origin)
-        return Record(**values | {"description": RunDescription(**values["description"])})
+        return self._record_in(self._origin.read_bytes())
+
+    def _record_in(self, content: bytes) -> Record:
+        try:
+            record: Record = checked(Record).validate_json(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            place = "".join(f"{part!a}: " for part in first["loc"])
+            raise JournalError(f"{self}: {ORIGIN}: {place}{first['msg']}") from None
+        told = record.description
+        if {told.fingerprint, told.tags.get("fingerprint", told.fingerprint)} != {self.fingerprint}:
+            raise JournalError(f"{self}: {ORIGIN} tells of another training")
+        return record
 
     @property
     def tells_of_training(self) -> bool:
         """Whether it tells where the model was trained, not only how it was registered."""
-        return (record := self.record) is not None and "device" in record.description.origin
+        return (record := self.record) is not None and record.description.origin.device is not None
 
-    def files(self) -> dict[str, bytes]:
+    def files(self, names: Iterable[str] = FILES) -> dict[str, bytes]:
         """What it holds, by file name."""
-        paths = [self.folder / name for name in (PATCH, POINTS, *PIPELINE, ORIGIN)]
+        paths = [self.folder / name for name in names]
         return {path.name: path.read_bytes() for path in paths if path.exists()}
 
+    def check(self, files: Mapping[str, bytes]) -> None:
+        """Check the files of a journal of this fingerprint, of this clone or another.
+
+        Raises:
+            JournalError: one of them cannot be read.
+        """
+        if ORIGIN not in files:
+            raise JournalError(f"{self}: {ORIGIN} is missing")
+        self._record_in(files[ORIGIN])
+        self._messages_in(files.get(POINTS, b""))
+        for name in PIPELINE:
+            try:
+                files.get(name, b"").decode()
+            except UnicodeDecodeError:
+                raise JournalError(f"{self}: {name} is not text") from None
+
     def take(self, files: Mapping[str, bytes]) -> None:
-        """Hold what the journal of another clone of the project holds."""
-        for name in (PATCH, POINTS, *PIPELINE, ORIGIN):  # the last one makes it a journal
+        """Hold what the journal of another clone of the project holds.
+
+        Raises:
+            JournalError: it cannot be read; this one stays as it is.
+        """
+        self.check(files)
+        for name in FILES:
             if name in files:
                 with atomic_writer(self.folder / name) as file:
                     file.write(files[name])
+            else:
+                (self.folder / name).unlink(missing_ok=True)
 
     def messages(self) -> list[Metrics | End]:
         """What the training said; the last is its end, unless it goes on or its machine died."""
-        if not self._points.exists():
-            return []
-        lines = self._points.read_text().split("\n")[:-1]  # a line that was torn has no end
-        return [each for each in map(decode, lines) if not isinstance(each, FirstBatch)]
+        return self._messages_in(self._points.read_bytes() if self._points.exists() else b"")
+
+    def _messages_in(self, content: bytes) -> list[Metrics | End]:
+        said = []
+        lines = content.split(b"\n")[:-1]  # a line that was torn has no end
+        for number, line in enumerate(lines, start=1):
+            try:
+                said.append(decode(line))
+            except ValueError:
+                raise JournalError(f"{self}: {POINTS}: line {number} is no message") from None
+        return [each for each in said if not isinstance(each, FirstBatch)]
 
     @contextmanager
     def training(self, description: RunDescription, epochs: int) -> Iterator[None]:
@@ -137,13 +205,13 @@ class Journal:
         with self._points.open("a") as file:
             file.write(f"{encode(message)}\n")
 
-    def add_source(self) -> dict[str, str]:
-        """Keep the commit in use and what the source differs from it; returns the tags."""
-        tags = record_source(self.patch)
+    def add_source(self) -> Provenance:
+        """Keep the commit in use and what the source differs from it; returns what was added."""
+        source = record_source(self.patch)
         if record := self.record:
-            origin = record.description.origin | tags
+            origin = record.description.origin.updated(source)
             self._write(replace(record, description=replace(record.description, origin=origin)))
-        return tags
+        return source
 
     def register(
         self, description: RunDescription, state: Mapping[str, str], restored: bool, now: int
@@ -166,13 +234,30 @@ class Journal:
         return registered
 
     def _write(self, record: Record) -> None:
-        write_json(self._origin, asdict(record))
+        write_json(self._origin, checked(Record).dump_python(record))
 
 
 def journals() -> list[Journal]:
-    """The journal of every model that was trained or registered in this project."""
-    folders = (project_root() / JOURNAL).glob(f"*/{ORIGIN}")
-    return [Journal(path.parent.name) for path in sorted(folders)]
+    """The journal of every model that was trained or registered here, as far as it can be read."""
+    return _all_journals()[0]
+
+
+def unreadable_journals() -> list[str]:
+    """A line on each journal that cannot be read, and that all commands pass over."""
+    return _all_journals()[1]
+
+
+def _all_journals() -> tuple[list[Journal], list[str]]:
+    found, faults = [], []
+    for path in sorted((project_root() / JOURNAL).glob(f"*/{ORIGIN}")):
+        try:
+            journal = Journal(path.parent.name)
+            journal.check(journal.files(CHECKED))
+        except JournalError as error:
+            faults.append(str(error))
+        else:
+            found.append(journal)
+    return found, faults
 
 
 def trained_here(fingerprint: str) -> bool:

@@ -30,7 +30,7 @@ from imageclf.tracking.messages import (
     now_ms,
     tell_delay,
 )
-from imageclf.tracking.provenance import machine_tags
+from imageclf.tracking.provenance import this_machine
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class LiveRun:
             epochs: that an earlier process finished, if the training goes on from its checkpoint.
             processes: that train together.
         """
-        description = replace(description, origin=machine_tags(device, processes))
+        description = replace(description, origin=this_machine(device, processes))
         self._journal = Journal(description.fingerprint)
         self._held.enter_context(self._journal.training(description, epochs))
         self._send(description)

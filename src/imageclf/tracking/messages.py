@@ -1,21 +1,61 @@
-"""Messages: what a training says of itself, and what else a run is told."""
+"""Messages: what a training says of itself, and what else a run is told.
+
+Some come from other clones of the project, and none is believed before it was checked.
+"""
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    TypeAdapter,
+)
 
 from imageclf.params import Params, tracked_values
+from imageclf.project.git import Commit
+from imageclf.tracking.provenance import Provenance
 
 EXPERIMENT = "DVC_EXP_NAME"
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
+# What MLflow takes: https://mlflow.org/docs/latest/python_api/mlflow.client.html
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/ -]+$", max_length=250)]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=250)]
+Step = Annotated[int, Field(ge=0, lt=1 << 31)]
+Milliseconds = Annotated[int, Field(ge=0, lt=253_402_300_800_000)]  # before the year 10000
+
+
+def _parsed(tags: object) -> Provenance:
+    if isinstance(tags, Provenance):
+        return tags
+    if not isinstance(tags, dict) or not all(isinstance(tag, str) for tag in tags.values()):
+        raise ValueError("is no object of strings")
+    for name in tags:
+        if not Provenance.names(name):
+            raise ValueError(f"{name!a} is not known")
+    return Provenance.from_tags(tags)
+
+
+class Checked:
+    """A message that holds what it should and nothing else, however it came."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
-class RunDescription:
+class RunDescription(Checked):
     """What identifies a run in MLflow and is known before its first epoch.
 
     Attributes:
@@ -24,17 +64,17 @@ class RunDescription:
         experiment: the MLflow experiment.
         params: tracked parameters by dotted path.
         tags: strings by name, true of the model wherever it was trained.
-        origin: strings by name, true of where it was trained and from which commit.
+        origin: where it was trained and from which commit.
         started: milliseconds since 1970.
     """
 
-    fingerprint: str
-    name: str
-    experiment: str
-    params: dict[str, Any]
-    tags: dict[str, str]
-    origin: dict[str, str]
-    started: int
+    fingerprint: Annotated[str, StringConstraints(pattern=f"^{FINGERPRINT.pattern}$")]
+    name: Title
+    experiment: Title
+    params: dict[Name, Any]
+    tags: dict[Name, str]
+    origin: Annotated[Provenance, BeforeValidator(_parsed), PlainSerializer(Provenance.tags)]
+    started: Milliseconds
 
     def following(self, earlier: "RunDescription") -> "RunDescription":
         """This description, with the tags and the start of an earlier one of the same run.
@@ -46,27 +86,27 @@ class RunDescription:
 
 
 @dataclass(frozen=True)
-class Metrics:
+class Metrics(Checked):
     """Numbers by name at a step: an epoch, counted from 1, or 0 for the test split.
 
     ``time`` is in milliseconds since 1970.
     """
 
-    step: int
-    values: dict[str, float]
-    time: int
+    step: Step
+    values: dict[Name, float]
+    time: Milliseconds
 
 
 @dataclass(frozen=True)
-class End:
+class End(Checked):
     """The end of a run: FINISHED, FAILED or KILLED, at ``time`` in milliseconds since 1970."""
 
-    status: str
-    time: int
+    status: Literal["FINISHED", "FAILED", "KILLED"]
+    time: Milliseconds
 
 
 @dataclass(frozen=True)
-class FirstBatch:
+class FirstBatch(Checked):
     """A .npz file that holds what ``plots.pairs`` takes: what the network sees first.
 
     It goes to MLflow while a long training has only begun.
@@ -101,7 +141,7 @@ class File:
 class Patch(File):
     """What the source differed from ``commit``: for a run of that commit and for no other."""
 
-    commit: str = ""
+    commit: Commit | None = None
 
 
 Item = Message | Dataset | File
@@ -135,23 +175,31 @@ def describe_run(
         experiment=params.register_.experiment,
         params=tracked_values(params),
         tags=tags,
-        origin={},
+        origin=Provenance(),
         started=now_ms(),
     )
 
 
+@cache
+def checked(kind: Any) -> TypeAdapter[Any]:
+    """Reads and writes what a message is as JSON. Made once, and only where one is read."""
+    return TypeAdapter(kind)
+
+
 def encode(message: RunDescription | Message) -> str:
     """A message as one line of JSON."""
-    return json.dumps(asdict(message))
+    kind: Any = type(message)
+    return json.dumps(checked(kind).dump_python(message))
 
 
-def decode(line: str) -> Message:
-    """The message that a line holds."""
-    message = json.loads(line)
-    for kind in (End, FirstBatch):
-        if message.keys() == kind.__dataclass_fields__.keys():
-            return kind(**message)
-    return Metrics(**message)
+def decode(line: str | bytes) -> Message:
+    """The message that a line holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    message: Message = checked(Message).validate_json(line)
+    return message
 
 
 def now_ms() -> int:

@@ -2,15 +2,18 @@
 
 import os
 import platform
+import re
 import shutil
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from imageclf.files import atomic_writer
-from imageclf.project.git import git_if_any
+from imageclf.project.git import Commit, commit_in, git_if_any
 from imageclf.training.device import hardware_name
 
 if TYPE_CHECKING:
@@ -23,29 +26,107 @@ PLACE = ("--", ".", ":(exclude)dvc.lock")
 MOST_UNTRACKED = 10_000_000
 
 
-def machine_tags(device: "torch.device", processes: int = 1) -> dict[str, str]:
-    """Device, hardware, number of processes, and versions of the libraries that compute."""
-    tags = {"device": str(device), "hardware": hardware_name(device), "processes": str(processes)}
-    tags |= {f"version.{name}": version(name) for name in LIBRARIES}
-    return tags | {"version.python": platform.python_version()}
+# By tag: the attribute that it is for, and what reads it, with None for what does not parse.
+TAGS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "device": ("device", str),
+    "hardware": ("hardware", str),
+    "processes": (
+        "processes",
+        lambda text: int(text) if re.fullmatch("[0-9]{1,6}", text) else None,
+    ),
+    "git_commit": ("commit", commit_in),
+    "git_dirty": ("dirty", {"true": True, "false": False}.get),
+}
+VERSION = "version."
 
 
-def record_source(patch: Path) -> dict[str, str]:
-    """The tags ``git_commit`` and ``git_dirty``; what differs from the commit goes to ``patch``.
+@dataclass(frozen=True)
+class Provenance:
+    """Where a training ran and from which source; None where that is not known.
+
+    The journal and MLflow hold it as tags: ``git_commit``, ``git_dirty``, ``device``, ``hardware``,
+    ``processes``, ``version.torch`` and so on.
+
+    Attributes:
+        commit: that the source was checked out from.
+        dirty: whether the source differed from it.
+        device: as torch names it.
+        hardware: the name of that device.
+        processes: that trained together.
+        versions: of Python and of the libraries that compute, by name.
+        refused: tags of these names that hold something else, as they were.
+    """
+
+    commit: Commit | None = None
+    dirty: bool | None = None
+    device: str | None = None
+    hardware: str | None = None
+    processes: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> Self:
+        """What tags tell; those of other names are passed over."""
+        read = {tag: (name, parse(tags[tag])) for tag, (name, parse) in TAGS.items() if tag in tags}
+        versions = {tag.removeprefix(VERSION): tags[tag] for tag in tags if tag.startswith(VERSION)}
+        refused = {tag: tags[tag] for tag, (_, value) in read.items() if value is None}
+        return cls(**dict(read.values()), versions=versions, refused=refused)
+
+    @staticmethod
+    def names(tag: str) -> bool:
+        """Whether a tag tells of a provenance."""
+        return tag in TAGS or tag.startswith(VERSION)
+
+    def tags(self) -> dict[str, str]:
+        """As tags; none for what is not known."""
+        values = {tag: getattr(self, name) for tag, (name, _) in TAGS.items()}
+        values |= {f"{VERSION}{name}": self.versions[name] for name in self.versions}
+        texts = {True: "true", False: "false"}
+        return {
+            tag: texts[value] if isinstance(value, bool) else str(value)
+            for tag, value in values.items()
+            if value is not None
+        }
+
+    def updated(self, newer: "Provenance") -> "Provenance":
+        """What the newer one tells, and this one where that one does not know."""
+        merged = self.from_tags(self.tags() | newer.tags())
+        return replace(merged, refused={**self.refused, **newer.refused})
+
+    @property
+    def machine(self) -> dict[str, str]:
+        """The tags of what the rounding of a training depends on."""
+        return replace(self, commit=None, dirty=None, processes=None).tags()
+
+
+def this_machine(device: "torch.device", processes: int = 1) -> Provenance:
+    """Where a training runs now."""
+    versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+    return Provenance(
+        device=str(device),
+        hardware=hardware_name(device),
+        processes=processes,
+        versions=versions,
+    )
+
+
+def record_source(patch: Path) -> Provenance:
+    """The commit in use, and whether the source differs; what does goes to ``patch``.
 
     The commit with the patch applied (``git apply``) is the source in the current folder, with
     the files that git neither knows nor ignores, of those the smallest up to ``MOST_UNTRACKED``
-    bytes in all. Where nothing differs there is no patch; outside of git there are no tags.
+    bytes in all. Where nothing differs there is no patch; outside of git nothing is known.
     """
     patch.unlink(missing_ok=True)
-    commit = git_if_any("rev-parse", "HEAD")
-    if commit is None:
-        return {}
+    head = git_if_any("rev-parse", "HEAD")
+    if head is None:
+        return Provenance()
     difference = _difference()
     if difference:
         with atomic_writer(patch) as file:
             file.write(difference)
-    return {"git_commit": commit.decode().strip(), "git_dirty": str(bool(difference)).lower()}
+    return Provenance(commit_in(head.decode().strip()), bool(difference))
 
 
 def _difference() -> bytes | None:

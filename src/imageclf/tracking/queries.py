@@ -1,6 +1,6 @@
 """Looking things up in MLflow: the run of a model, its versions, and the files it was made from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from imageclf.tracking.connection import (
     shown,
     tracking_uri,
 )
+from imageclf.tracking.messages import FINGERPRINT
+from imageclf.tracking.provenance import Provenance
 
 # At the root of a run's artifacts.
 KEPT = ("params.yaml", "dvc.lock", "changes.patch")
@@ -42,17 +44,21 @@ class RunSummary:
         experiment: the MLflow experiment.
         status: FINISHED, RUNNING, FAILED or KILLED.
         started: milliseconds since 1970.
+        fingerprint: of the model.
         params: as text by dotted path.
         metrics: the last value of each.
-        tags: all but MLflow's own.
+        provenance: where it was trained, and from which source.
+        tags: all others but MLflow's own.
     """
 
     name: str
     experiment: str
     status: str
     started: int
+    fingerprint: str
     params: dict[str, str]
     metrics: dict[str, float]
+    provenance: Provenance
     tags: dict[str, str]
 
 
@@ -82,6 +88,7 @@ def list_runs() -> list[RunSummary]:
         return [
             RunSummary(**_shown(run, names[run.info.experiment_id]))
             for run in store.runs("tags.fingerprint LIKE '%'")
+            if _is_ours(run.data.tags)
         ]
 
 
@@ -100,9 +107,10 @@ def find_version(uri: str) -> tuple[Version, TrackedRun]:
             found = store.client.get_model_version_by_alias(by_alias[0], by_alias[2])
         else:
             found = store.client.get_model_version(by_number[0], by_number[2])
-        if "fingerprint" not in found.tags or not found.run_id:
+        run = found.run_id and store.client.get_run(found.run_id)
+        if not run or not _is_ours(run.data.tags):
             raise UserError(f"{uri} was not registered by this project: it has no fingerprint")
-        return _version(found), _tracked(store, store.client.get_run(found.run_id))
+        return _version(found), _tracked(store, run)
 
 
 def download_classifier(uri: str, folder: Path) -> Path:
@@ -129,7 +137,12 @@ def find_runs(digits: str) -> list[TrackedRun]:
     with _store() as store:
         found = [*store.runs(f"attributes.run_id = '{digits}'")]
         found += store.runs(f"tags.fingerprint LIKE '{digits}%'")
-        return [_tracked(store, run) for run in found if "fingerprint" in run.data.tags]
+        return [_tracked(store, run) for run in found if _is_ours(run.data.tags)]
+
+
+def _is_ours(tags: Mapping[str, str]) -> bool:
+    """Whether tags are those of a model of this project."""
+    return FINGERPRINT.fullmatch(tags.get("fingerprint", "")) is not None
 
 
 @contextmanager
@@ -157,14 +170,18 @@ def _tracked(store: Any, run: Any) -> TrackedRun:
 
 def _shown(run: Any, experiment: str) -> dict[str, Any]:
     """The values of a ``RunSummary``."""
+    tags = run.data.tags
+    own = {tag for tag in tags if tag.startswith("mlflow.") or Provenance.names(tag)}
     return {
         "name": run.info.run_name,
         "experiment": experiment,
         "status": run.info.status,
         "started": run.info.start_time,
+        "fingerprint": tags["fingerprint"],
         "params": run.data.params,
         "metrics": run.data.metrics,
-        "tags": {key: tag for key, tag in run.data.tags.items() if not key.startswith("mlflow.")},
+        "provenance": Provenance.from_tags(tags),
+        "tags": {tag: tags[tag] for tag in tags.keys() - own},
     }
 
 

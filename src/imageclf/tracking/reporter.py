@@ -3,7 +3,6 @@
 ``live`` starts it as ``python -m imageclf.tracking.reporter``, and says how the two talk.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ from imageclf.tracking.messages import (
     Message,
     Metrics,
     RunDescription,
+    checked,
     decode,
     now_ms,
     tell_delay,
@@ -56,9 +56,10 @@ def follow(
     first, *others = next(arrivals, [""])
     if not first:  # the training died before it said a word
         return
-    description = RunDescription(**json.loads(first))
+    description: RunDescription = checked(RunDescription).validate_json(first)
     journal = Journal(description.fingerprint)
-    description = replace(description, origin=description.origin | journal.add_source())
+    origin = description.origin.updated(journal.add_source())
+    description = replace(description, origin=origin)
     received: list[Message] = []
     incoming = _received(chain([others], arrivals), received, journal)
     try:

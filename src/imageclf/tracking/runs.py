@@ -27,14 +27,14 @@ from imageclf.tracking.messages import (
     Patch,
     RunDescription,
 )
+from imageclf.tracking.provenance import Provenance
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run, RunInfo
 
 LONGEST_DIGEST = 36  # of a data set that MLflow takes
 MOST_POINTS = 1000  # that MLflow takes at once
-COMMIT = "git_commit"  # a run's tags
-SNAPSHOT = "snapshot"
+SNAPSHOT = "snapshot"  # a run's tag
 
 
 def synchronise(
@@ -103,7 +103,7 @@ class _RunWriter:
 
     def __init__(self, client: Any, run: "Run") -> None:
         self._client = client
-        self._data = run.data
+        self._data, self._commit = run.data, Provenance.from_tags(run.data.tags).commit
         self.info, self.name = run.info, run.info.run_name
         self.points: dict[tuple[str, int], Metric] = {
             (point.key, point.step): point
@@ -124,7 +124,8 @@ class _RunWriter:
         from mlflow.entities import Param, RunTag
 
         known = {} if training else self._data.tags
-        origin = {name: tag for name, tag in description.origin.items() if name not in known}
+        origin = description.origin.tags()
+        origin = {name: origin[name] for name in origin.keys() - known.keys()}
         if EXPERIMENT in description.tags:
             self.name = description.name
         tags = description.tags | origin | {"mlflow.runName": self.name}
@@ -153,7 +154,7 @@ class _RunWriter:
             match item:
                 case Dataset():
                     self._write_dataset(item)
-                case Patch(commit=commit) if self._data.tags.get(COMMIT, commit) != commit:
+                case Patch(commit=commit) if self._commit not in {None, commit}:
                     pass  # it was trained from another commit, and keeps that one's patch
                 case File(path, folder) if path.is_dir():
                     self._client.log_artifacts(run_id, str(path), folder)

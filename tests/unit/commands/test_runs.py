@@ -4,7 +4,9 @@ from click.testing import CliRunner
 
 from imageclf.cli import main
 from imageclf.commands.runs import run_table
+from imageclf.project.git import Commit
 from imageclf.tracking.messages import End, Metrics, RunDescription
+from imageclf.tracking.provenance import Provenance
 from imageclf.tracking.queries import RunSummary
 from imageclf.tracking.runs import report
 
@@ -14,16 +16,23 @@ DAY = 86_400_000
 def run(number: int, metrics: dict[str, float] | None = None, **tags: str) -> RunSummary:
     params = {"seed": "1", "train.learning_rate": str(0.1 * number)}
     params |= {"model.width": "32"} if number == 1 else {}
-    fingerprint = {"fingerprint": str(number) * 64}
     return RunSummary(
-        "name", "place", "FINISHED", number * DAY, params, metrics or {}, fingerprint | tags
+        name="name",
+        experiment="place",
+        status="FINISHED",
+        started=number * DAY,
+        fingerprint=str(number) * 64,
+        params=params,
+        metrics=metrics or {},
+        provenance=Provenance.from_tags(tags),
+        tags=tags,
     )
 
 
 def test_a_row_says_what_the_run_is_and_what_only_it_has() -> None:
     runs = [
         run(2, {"test_accuracy": 0.5, "train_loss": 1.0}, DVC_EXP_NAME="oboe"),
-        run(1, git_commit="abc", git_dirty="true", restored_from_cache="true"),
+        run(1, git_commit="a" * 40, git_dirty="true", restored_from_cache="true"),
     ]
     table = run_table(runs, "1" * 64)
     assert list(table["workspace"]) == [False, True]
@@ -63,13 +72,13 @@ def test_outside_of_a_project_nothing_is_made(project: Path) -> None:
 
 
 def test_the_command_shows_the_workspace_and_shortens(project: Path) -> None:
-    tags = {"git_commit": "c" * 40, "git_dirty": "true"}
-    told: list[tuple[int, dict[str, str]]] = [(1, {"restored_from_cache": "true"}), (2, tags)]
-    for number, more in told:
+    dirty = Provenance(Commit("c" * 40), dirty=True)
+    restored = {"restored_from_cache": "true"}
+    for number, more, origin in [(1, restored, Provenance()), (2, {}, dirty)]:
         fingerprint = str(number) * 64
         params = {"train.learning_rate": number / 10}
         tags = {"fingerprint": fingerprint} | more
-        description = RunDescription(fingerprint, "x", "y", params, tags, {}, number * DAY)
+        description = RunDescription(fingerprint, "x", "y", params, tags, origin, number * DAY)
         report(description, [Metrics(1, {"val_loss": 1 / 3}, 5), End("FINISHED", 9)])
     (project / "models/classifier").mkdir(parents=True)
     (project / "models/classifier/model.json").write_text(f'{{"fingerprint": "{"2" * 64}"}}')

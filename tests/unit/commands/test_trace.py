@@ -1,4 +1,5 @@
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,34 @@ def test_a_model_that_nobody_knows_gets_one_line(bare: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr.startswith("error: no run and no fingerprint begins with 00000000")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_commit_that_is_an_option_of_git_is_none(bare: Path) -> None:
+    """As a journal of another clone may hold it: `git log --output=FILE` empties FILE."""
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    precious = bare / "precious"
+    precious.write_text("precious")
+    path = bare / ".imageclf/trained" / FINGERPRINT / "origin.json"
+    told = path.read_text().replace("a" * 40, f"--output={precious}")
+    path.write_text(told)
+    result = trace(FINGERPRINT)
+    assert result.exit_code == 0
+    assert precious.read_text() == "precious"
+    words = " ".join(result.stdout.split())
+    assert "its git_commit is not read, as it holds '--output=" in words
+    assert "it is not known from which commit it was trained" in words
+    result = CliRunner().invoke(main, ["rebuild", FINGERPRINT, "again", "--yes"])
+    assert result.exit_code == 2
+    assert "it is not known from which commit it was trained" in result.stderr
+    assert not (bare / "again").exists()
+
+
+def test_a_bad_journal_hides_what_it_told_alone(bare: Path) -> None:
+    (bare / ".imageclf/trained" / FINGERPRINT / "origin.json").write_bytes(b"\xff")
+    Path("models/classifier").mkdir(parents=True)
+    Path("models/classifier/model.json").write_text(json.dumps({"fingerprint": FINGERPRINT}))
+    result = trace("models/classifier")
+    assert result.exit_code == 0, result.output
+    assert "what the journal tells: the training ffffffff: origin.json" in " ".join(
+        result.stdout.split()
+    )

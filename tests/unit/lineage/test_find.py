@@ -3,7 +3,6 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -45,7 +44,7 @@ def test_the_journal_is_enough_where_mlflow_does_not_answer(
     found = find(FINGERPRINT[:8])
     assert found.fingerprint == FINGERPRINT
     assert found.run is None
-    assert found.tags["hardware"] == "some processor"
+    assert found.provenance.hardware == "some processor"
     assert found.params["train.epochs"] == 20
     assert "runtime.device" not in found.params
     assert [(out.path, out.stage) for out in found.outs] == [("a", "train")]
@@ -124,8 +123,7 @@ def test_files_that_differed_from_the_commit_are_told_from_the_patch(repository:
     Path("source.py").write_text("2\n")
     Path("a recipe.yaml").write_text("a: 1\n")
     Path("large.bin").write_bytes(bytes(200))
-    tags: dict[str, Any] = record_source(Journal(FINGERPRINT).patch)
-    keep(**tags)
+    keep(**record_source(Journal(FINGERPRINT).patch).tags())
     found = find(FINGERPRINT)
     assert sorted(found.changed_files) == ["a recipe.yaml", "large.bin", "source.py"]
     assert "large.bin differed from the commit and was too large for changes.patch" in found.unknown

@@ -1,21 +1,28 @@
 import json
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from imageclf.commands.rebuild import verdict
+from imageclf.commands.rebuild import ask_whether, verdict
 from imageclf.files import UserError
 from imageclf.lineage.find import Lineage
 from imageclf.lineage.rebuild import Rebuilt, Result, other_sources, prepare, rebuild
+from imageclf.lineage.source import Source, source_of
 from imageclf.project import dvc as dvc_module
 from imageclf.project.dvc import dvc
+from imageclf.project.git import Commit
 from imageclf.project.lock import Out
+from imageclf.team.sharing import JOURNALS
 from imageclf.tracking.journal import Journal, Record
 from imageclf.tracking.messages import RunDescription
-from imageclf.tracking.provenance import record_source
+from imageclf.tracking.provenance import Provenance, record_source
+from imageclf.tracking.queries import TrackedRun
 
 FINGERPRINT = "f" * 64
 
@@ -86,7 +93,8 @@ def test_a_commit_that_no_branch_holds_can_be_had(
 
 def tagged(lineage: Lineage, **tags: str) -> Lineage:
     assert lineage.record
-    origin = {name: tag for name, tag in (lineage.tags | tags).items() if tag}
+    known = lineage.provenance.tags()
+    origin = Provenance.from_tags({name: tag for name, tag in (known | tags).items() if tag})
     return replace(
         lineage,
         record=replace(
@@ -182,7 +190,7 @@ def test_a_stage_that_fails_leaves_the_folder_to_be_looked_at(
     Path("broken").touch()
     git("add", "broken")
     patch = tmp_path / "changes.patch"
-    lineage = tagged(trained, **record_source(patch))
+    lineage = tagged(trained, **record_source(patch).tags())
     lineage = replace(lineage, files={**lineage.files, "changes.patch": patch.read_bytes()})
     assert rebuild(lineage, tmp_path / "again", 0.01, True, print) is None
     assert (tmp_path / "again/dvc.yaml").exists()
@@ -237,3 +245,112 @@ def test_only_another_machine_excuses_a_difference(
 ) -> None:
     assert (result.identical or result.close) == agrees
     assert verdict(result) == words
+
+
+def patched(lineage: Lineage, patch: bytes) -> Lineage:
+    return replace(lineage, files={**lineage.files, "changes.patch": patch})
+
+
+def test_what_would_run_is_told(part: Path, lineage: Lineage) -> None:
+    source = source_of(lineage)
+    assert source.author == "test <test@example.org>: start"
+    assert source.changed == ["A part/recipe.yaml", "M part/source.py"]
+    assert (source.origin, source.is_own) == ("the journal of this clone", False)
+    assert source_of(patched(lineage, b"")).is_own
+    git("update-ref", f"{JOURNALS}/{FINGERPRINT}", "HEAD")
+    pulled = source_of(patched(lineage, b""))
+    assert (pulled.origin, pulled.is_own) == ("a journal pulled from git's remote", False)
+    tracked = source_of(replace(lineage, record=None, run=tracked_run(lineage)))
+    assert (tracked.origin, tracked.is_own) == ("its run in MLflow", False)
+    assert git_status() == ""
+
+
+def git_status() -> str:
+    command = ["git", "status", "--porcelain", "--untracked-files=no", "--", "*.lock"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def tracked_run(lineage: Lineage) -> TrackedRun:
+    return TrackedRun(
+        name="x",
+        experiment="y",
+        status="FINISHED",
+        started=0,
+        fingerprint=FINGERPRINT,
+        params={},
+        metrics={},
+        provenance=lineage.provenance,
+        tags={},
+        id="1" * 32,
+        versions=[],
+        files={},
+    )
+
+
+def new_file(path: str, content: str = "x", mode: str = "100644") -> bytes:
+    return (
+        f"diff --git a/{path} b/{path}\nnew file mode {mode}\n--- /dev/null\n+++ b/{path}\n"
+        f"@@ -0,0 +1 @@\n+{content}\n"
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        new_file("../outside.py"),
+        new_file("part/../../outside.py"),
+        new_file("/tmp/outside.py"),
+        new_file(".git/hooks/post-checkout"),
+        new_file("part/.git/config"),
+        new_file("part/.GIT/config"),
+        new_file("outside.py"),
+        new_file("part2/outside.py"),
+        new_file("part/link", "/etc", mode="120000"),
+        new_file("part/link", "..", mode="120000"),
+        new_file("part/module", "Subproject commit " + "a" * 40, mode="160000"),
+        new_file("part/link", "/etc", mode="120000") + new_file("part/link/x"),
+    ],
+)
+def test_a_patch_that_changes_something_else_than_the_projects_files_is_refused(
+    part: Path, lineage: Lineage, patch: bytes, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"^changes\.patch (is refused|does not fit)"):
+        prepare(patched(lineage, patch), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    assert [path for path in sorted(tmp_path.rglob("*")) if ".git" not in path.parts] == [
+        path for path in before if ".git" not in path.parts
+    ]
+
+
+def source(is_own: bool) -> Source:
+    return Source(Commit("a" * 40), "A <a@b>: first", "somewhere", ["M src/x.py"], is_own)
+
+
+def answer(is_own: bool, yes: bool, terminal: bool, reply: str) -> str:
+    """What is printed where a rebuild asks; raises what it raises."""
+    runner = CliRunner()
+
+    @click.command()
+    def ask() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys.stdin, "isatty", lambda: terminal)
+            ask_whether(source(is_own), yes)
+
+    result = runner.invoke(ask, input=reply, catch_exceptions=False)
+    return result.output
+
+
+def test_nothing_of_another_source_runs_without_a_yes() -> None:
+    told = answer(is_own=False, yes=True, terminal=False, reply="")
+    assert told.splitlines() == [
+        "source: the commit aaaaaaaaaaaa, A <a@b>: first",
+        "known from: somewhere",
+        "patched: M src/x.py",
+    ]
+    assert answer(is_own=True, yes=False, terminal=False, reply="") == told
+    with pytest.raises(UserError, match="add --yes to allow it"):
+        answer(is_own=False, yes=False, terminal=False, reply="y\n")
+    with pytest.raises(UserError, match="nothing was run"):
+        answer(is_own=False, yes=False, terminal=True, reply="n\n")
+    assert "Run this source? [y/N]" in answer(False, False, terminal=True, reply="y\n")

@@ -7,8 +7,10 @@ import pytest
 
 from imageclf.files import UserError
 from imageclf.lineage.snapshots import LOCK, PARAMS, Snapshot, pipeline_files, snapshots
+from imageclf.project.git import Commit
 from imageclf.tracking.journal import Journal
 from imageclf.tracking.messages import RunDescription
+from imageclf.tracking.provenance import Provenance
 
 LOCK_TEXT = """schema: '2.0'
 stages:
@@ -73,7 +75,7 @@ def repository(project: Path) -> Path:
 
 
 def journal(fingerprint: str, contents: dict[str, str], registered: int) -> None:
-    description = RunDescription(fingerprint, fingerprint, "imageclf", {}, {}, {}, 0)
+    description = RunDescription(fingerprint, fingerprint, "imageclf", {}, {}, Provenance(), 0)
     Journal(fingerprint).register(description, contents, False, registered)
 
 
@@ -111,8 +113,8 @@ def test_what_dvc_did_not_finish_is_no_state(contents: dict[str, str], reason: s
 
 def test_without_a_training_there_is_nothing(project: Path) -> None:
     with pytest.raises(UserError, match="nothing was trained here yet: type `dvc repro`"):
-        snapshots(everything=False)
-    assert snapshots(everything=True) == []
+        snapshots(everything=False, skip=print)
+    assert snapshots(everything=True, skip=print) == []
 
 
 def test_parameters_may_be_locked_by_section() -> None:
@@ -128,7 +130,7 @@ def test_parameters_may_be_locked_by_section() -> None:
 def test_a_torn_lock_is_named(project: Path) -> None:
     write(files("a") | {LOCK: "stages: [1"})
     with pytest.raises(UserError, match=r"dvc\.lock is not valid YAML"):
-        snapshots(everything=True)
+        snapshots(everything=True, skip=print)
 
 
 def test_a_lock_that_is_cut_anywhere_is_named_or_tells_less(project: Path) -> None:
@@ -155,26 +157,26 @@ def test_one_snapshot_for_each_model_the_oldest_first(repository: Path) -> None:
     write(files("w"))
     journal("f" * 64, files("j"), registered=1000)
     journal("e" * 64, files("a"), registered=2000)
-    found = snapshots(everything=True)
+    found = snapshots(everything=True, skip=print)
     assert [each.model for each in found][:2] == ["j", "a"]
     by_model: dict[str | None, Any] = {each.model: each for each in found}
     assert set(by_model) == {"a", "b", "c", "j", "w"}
     assert by_model["c"].label == "the experiment gaudy-oboe"
     assert by_model["c"].experiment == "gaudy-oboe"
-    assert by_model["b"].origin == {"git_commit": fourth, "git_dirty": "false"}
+    assert by_model["b"].origin == Provenance(Commit(fourth), dirty=False)
     assert by_model["b"].label == f"the commit {fourth[:7]}"
     assert third != fourth
     assert by_model["a"].record
-    assert by_model["a"].origin["git_commit"] == first
+    assert by_model["a"].origin.commit == first
     assert by_model["w"].label == "the workspace"
-    (here,) = snapshots(everything=False)
+    (here,) = snapshots(everything=False, skip=print)
     assert here.model == "w"
 
 
 def test_a_changed_workspace_leaves_its_model_as_it_was_registered(project: Path) -> None:
     journal("e" * 64, files("a"), registered=2000)
     write(files("a", rate=0.5))
-    (found,) = snapshots(everything=False)
+    (found,) = snapshots(everything=False, skip=print)
     assert found.contradiction() is None
     assert found.record
     assert "0.1" in found.files[PARAMS]

@@ -1,5 +1,6 @@
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,25 @@ def test_a_training_whose_machine_lost_power_is_ended(files: FinishedTraining) -
     assert the_run(files.folder).info.status == "RUNNING"
     assert end_abandoned() == [described().name]
     assert the_run(files.folder).info.status == "KILLED"
+
+
+def test_a_bad_journal_is_skipped_and_named(files: FinishedTraining) -> None:
+    failed_training()
+    bad = Path(".imageclf/trained") / ("e" * 64)
+    bad.mkdir()
+    (bad / "origin.json").write_text("{}")
+    unparsed = Journal("d" * 64)
+    description = replace(described(), fingerprint="d" * 64, tags={})
+    texts = {"dvc.yaml": "", "params.yaml": "- 1", "dvc.lock": "stages: {}"}
+    unparsed.register(description, texts, False, 1000)
+    result = CliRunner().invoke(main, ["sync", "--all"])
+    assert result.exit_code == 0, result.output
+    first, second, third, last = result.output.splitlines()
+    assert first == f"up to date now: {described().name}"
+    assert second.startswith("skipped: the training eeeeeeee: origin.json: 'description'")
+    assert third.startswith("skipped: the training dddddddd: params.yaml holds something else")
+    assert last == "0 runs in agreement, 1 brought up to date, 2 skipped"
+    listed = CliRunner().invoke(main, ["runs"])
+    assert listed.exit_code == 0
+    assert "ffffffff" in listed.stdout
+    assert listed.stderr.startswith("skipped: the training eeeeeeee: origin.json")

@@ -16,6 +16,7 @@ from helpers.tracked import FinishedTraining
 from imageclf.files import sha256_file, write_text
 from imageclf.tracking.journal import LATEST, Journal
 from imageclf.tracking.messages import End, Metrics
+from imageclf.tracking.provenance import Provenance
 from register import main
 
 
@@ -101,7 +102,7 @@ def test_the_register_stage_names_a_file_that_is_missing(
 def test_the_register_stage_fills_the_gap_of_a_training_in_this_folder(
     files: FinishedTraining,
 ) -> None:
-    description = replace(described(), origin={"device": "x"}, started=500)
+    description = replace(described(), origin=Provenance(device="x"), started=500)
     with Journal(FINGERPRINT).training(description, 0):
         Journal(FINGERPRINT).say(Metrics(1, {"train_loss": 0.5, "seconds": 3.5}, 700))
         Journal(FINGERPRINT).say(End("FINISHED", 900))

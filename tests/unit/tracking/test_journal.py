@@ -5,12 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from imageclf.tracking.journal import Journal, journals, project_root, trained_here
+from imageclf.tracking.journal import (
+    Journal,
+    JournalError,
+    journals,
+    project_root,
+    trained_here,
+    unreadable_journals,
+)
 from imageclf.tracking.messages import End, Metrics, RunDescription
+from imageclf.tracking.provenance import Provenance
 
 FINGERPRINT = "f" * 64
 DESCRIPTION = RunDescription(
-    FINGERPRINT, "digits mlp", "imageclf", {"seed": 1}, {"a": "1"}, {"device": "cpu"}, 1000
+    FINGERPRINT, "digits mlp", "imageclf", {"seed": 1}, {"a": "1"}, Provenance(device="cpu"), 1000
 )
 
 
@@ -40,7 +48,7 @@ def test_a_resumed_training_keeps_the_epochs_of_its_checkpoint(journal: Journal)
     with journal.training(DESCRIPTION, 0):
         for epoch in (1, 2, 3):
             journal.say(point(epoch))
-    resumed = replace(DESCRIPTION, started=5000, origin={"device": "cuda"})
+    resumed = replace(DESCRIPTION, started=5000, origin=Provenance(device="cuda"))
     with journal.training(resumed, 2):
         journal.say(replace(point(3), time=6000))
     assert journal.messages() == [point(1), point(2), replace(point(3), time=6000)]
@@ -91,7 +99,9 @@ def test_a_training_is_seen_while_it_lives(journal: Journal) -> None:
 def test_a_registration_keeps_where_it_was_trained_and_when_it_was_first(journal: Journal) -> None:
     with journal.training(DESCRIPTION, 0):
         pass
-    named = replace(DESCRIPTION, name="oboe digits", tags={"DVC_EXP_NAME": "oboe"}, origin={})
+    named = replace(
+        DESCRIPTION, name="oboe digits", tags={"DVC_EXP_NAME": "oboe"}, origin=Provenance()
+    )
     journal.register(replace(named, started=7000), {"dvc.lock": "x"}, True, 8000)
     plain = replace(DESCRIPTION, params={"seed": 1, "evaluate.top_k": 5})
     record = journal.register(plain, {"dvc.lock": "y"}, False, 9000)
@@ -99,7 +109,7 @@ def test_a_registration_keeps_where_it_was_trained_and_when_it_was_first(journal
     assert (record.registered, record.restored) == (8000, False)
     assert record.description.name == "oboe digits"
     assert record.description.tags == {"a": "1", "DVC_EXP_NAME": "oboe"}
-    assert record.description.origin == {"device": "cpu"}
+    assert record.description.origin == Provenance(device="cpu")
     assert record.description.started == 1000
     assert record.description.params["evaluate.top_k"] == 5
     assert (journal.folder / "dvc.lock").read_text() == "y"
@@ -136,3 +146,88 @@ def test_a_loss_that_is_no_number_survives(journal: Journal) -> None:
     assert isinstance(kept, Metrics)
     assert kept.values["val_loss"] != kept.values["val_loss"]
     assert json.loads((journal.folder / "origin.json").read_text())["registered"] is None
+
+
+def origin_json(**changes: object) -> bytes:
+    told = {
+        "description": {
+            "fingerprint": "e" * 64,
+            "name": "x",
+            "experiment": "imageclf",
+            "params": {},
+            "tags": {},
+            "origin": {"device": "cpu"},
+            "started": 1,
+        },
+        "registered": None,
+        "restored": False,
+    }
+    told["description"] |= changes  # type: ignore[operator]
+    return json.dumps(told).encode()
+
+
+BAD = {
+    "empty": {"origin.json": b"{}"},
+    "no object": {"origin.json": b"[1]"},
+    "torn": {"origin.json": origin_json()[:40]},
+    "of a newer version": {"origin.json": origin_json(colour="red")},
+    "of a newer origin": {"origin.json": origin_json(origin={"colour": "red"})},
+    "of another type": {"origin.json": origin_json(tags=5)},
+    "a nested tag": {"origin.json": origin_json(origin={"device": {}})},
+    "of another training": {"origin.json": origin_json(fingerprint="d" * 64)},
+    "tagged as another": {"origin.json": origin_json(tags={"fingerprint": "d" * 64})},
+    "before 1970": {"origin.json": origin_json(started=-1)},
+    "after 9999": {"origin.json": origin_json(started=10**18)},
+    "no UTF-8": {"origin.json": b"\xff\xfe"},
+    "points": {"points.jsonl": b'{"step": 1}\n'},
+    "points of text": {"points.jsonl": b"\xff\n"},
+    "an unknown end": {"points.jsonl": b'{"status": "WON", "time": 1}\n'},
+    "a name that MLflow refuses": {
+        "points.jsonl": b'{"step": 1, "values": {"a;b": 1}, "time": 1}\n'
+    },
+    "a lock of bytes": {"dvc.lock": b"\xff"},
+}
+
+
+def write_bad(kind: str) -> Path:
+    """A journal in which one file is bad."""
+    folder = Path(".imageclf/trained") / ("e" * 64)
+    folder.mkdir(parents=True)
+    for name, content in ({"origin.json": origin_json()} | BAD[kind]).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_journal_is_named_and_hides_no_other(journal: Journal, kind: str) -> None:
+    with journal.training(DESCRIPTION, 0):
+        journal.say(point(1))
+    folder = write_bad(kind)
+    assert [each.fingerprint for each in journals()] == [FINGERPRINT]
+    (reason,) = unreadable_journals()
+    assert reason.startswith("the training eeeeeeee: ")
+    assert reason.isprintable()
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(JournalError):
+        Journal("e" * 64).take(files)
+
+
+def test_a_good_journal_of_that_form_is_read(project: Path) -> None:
+    Journal("e" * 64).take({"origin.json": origin_json()})
+    assert not unreadable_journals()
+    record = Journal("e" * 64).record
+    assert record
+    assert record.description.origin == Provenance(device="cpu")
+
+
+def test_what_the_other_clone_lacks_does_not_stay(journal: Journal) -> None:
+    journal.folder.mkdir(parents=True)
+    journal.patch.write_text("of an earlier training")
+    journal.take({"origin.json": origin_json().replace(b"e" * 64, b"f" * 64)})
+    assert not journal.patch.exists()
+
+
+@pytest.mark.parametrize("name", ["", "..", "f" * 63, "F" * 64, "--output=x", "f" * 64 + "\n"])
+def test_a_journal_is_named_by_a_fingerprint_alone(project: Path, name: str) -> None:
+    with pytest.raises(JournalError, match="is no fingerprint"):
+        Journal(name)

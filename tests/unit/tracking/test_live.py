@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import socket
@@ -28,12 +27,13 @@ from imageclf.tracking.messages import (
     Message,
     Metrics,
     RunDescription,
+    encode,
 )
-from imageclf.tracking.provenance import machine_tags
+from imageclf.tracking.provenance import Provenance, this_machine
 from imageclf.tracking.reporter import arriving, follow
 from imageclf.training.preview import preview
 
-DESCRIPTION = RunDescription(FINGERPRINT, "a run", "imageclf", {"seed": 1}, {}, {}, 1000)
+DESCRIPTION = RunDescription(FINGERPRINT, "a run", "imageclf", {"seed": 1}, {}, Provenance(), 1000)
 WAITS = "; `dvc repro` (the register stage) fills the gap\n"
 
 
@@ -56,13 +56,13 @@ def test_a_training_is_reported_while_it_goes_on(project: Path, capfd: Any) -> N
     assert run.data.metrics == FIGURES | {"train_loss": 0.25}
     assert run.data.params["model.hidden"] == "[256, 64]"
     assert run.data.tags["data.val"] == "2" * 64
-    assert machine_tags(CPU).items() <= run.data.tags.items()
+    assert this_machine(CPU).tags().items() <= run.data.tags.items()
     assert capfd.readouterr() == ("", "")
     assert trained_here(FINGERPRINT)
     assert not trained_here("e" * 64)
     journal = Journal(FINGERPRINT)
     assert journal.record
-    assert journal.record.description.origin == machine_tags(CPU)
+    assert journal.record.description.origin == this_machine(CPU)
     first, second, end = journal.messages()
     assert [first.step, second.step, end.status] == [1, 2, "FINISHED"]
     assert not journal.is_training()
@@ -256,13 +256,9 @@ def test_no_mlflow_no_failure(project: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert error.count("\n") == 1
 
 
-def line(message: RunDescription | Message) -> str:
-    return json.dumps(message.__dict__)
-
-
 def arrivals(*told: RunDescription | Message) -> Iterator[list[str]]:
     """Messages that arrive one after the other."""
-    return ([line(each)] for each in told)
+    return ([encode(each)] for each in told)
 
 
 class Reports:
@@ -297,8 +293,8 @@ def test_the_first_batch_is_drawn_after_the_points_unless_all_went_well(
     project: Path, status: str
 ) -> None:
     reports, picture, end = Reports(), FirstBatch("first_batch.npz"), End(status, 4000)
-    together = [line(each) for each in (picture, FIRST, SECOND, end)]
-    follow(iter([[line(DESCRIPTION)], together]), reports)
+    together = [encode(each) for each in (picture, FIRST, SECOND, end)]
+    follow(iter([[encode(DESCRIPTION)], together]), reports)
     drawn = [] if status == "FINISHED" else [picture]
     assert reports.reports == [[FIRST, SECOND, *drawn, end]]
 

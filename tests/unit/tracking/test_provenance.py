@@ -1,12 +1,14 @@
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from imageclf.project.git import Commit
 from imageclf.tracking import provenance as origin
-from imageclf.tracking.provenance import machine_tags, record_source
+from imageclf.tracking.provenance import Provenance, record_source, this_machine
 
 PATCH = Path("kept/changes.patch")
 
@@ -32,9 +34,9 @@ def commit(project: Path) -> str:
 
 
 def test_outside_of_git_nothing_is_told(project: Path) -> None:
-    assert record_source(PATCH) == {}
+    assert record_source(PATCH) == Provenance()
     git("init", "--quiet")
-    assert record_source(PATCH) == {}
+    assert record_source(PATCH) == Provenance()
     assert not PATCH.exists()
 
 
@@ -42,14 +44,14 @@ def test_without_the_program_git_nothing_is_told(
     commit: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(project))
-    assert record_source(PATCH) == {}
+    assert record_source(PATCH) == Provenance()
 
 
 def test_a_clean_tree_has_no_patch(commit: str) -> None:
     PATCH.parent.mkdir()
     PATCH.write_text("of an earlier training")
     Path("dvc.lock").write_text("a result, not a source\n")
-    assert record_source(PATCH) == {"git_commit": commit, "git_dirty": "false"}
+    assert record_source(PATCH) == Provenance(Commit(commit), dirty=False)
     assert not PATCH.exists()
 
 
@@ -67,7 +69,7 @@ def test_the_commit_with_the_patch_is_the_source(commit: str, tmp_path: Path) ->
     before = git("status", "--porcelain")
     git("config", "diff.noprefix", "true")
     git("config", "color.ui", "always")
-    assert record_source(PATCH) == {"git_commit": commit, "git_dirty": "true"}
+    assert record_source(PATCH) == Provenance(Commit(commit), dirty=True)
     assert git("-c", "color.ui=never", "status", "--porcelain") == before
 
     copy = tmp_path / "copy"
@@ -88,7 +90,7 @@ def test_a_change_in_the_second_of_the_commit_is_seen(commit: str) -> None:
     Path("tracked.py").write_text("2\n")
     for path in ("tracked.py", ".git/index"):
         os.utime(path, (second, second))
-    assert record_source(PATCH)["git_dirty"] == "true"
+    assert record_source(PATCH).dirty is True
     assert "+2" in PATCH.read_text()
 
 
@@ -111,14 +113,67 @@ def test_in_a_folder_of_a_larger_repository_only_the_folder_counts(
     Path("tracked.py").write_text("2\n")
     Path("within").mkdir()
     monkeypatch.chdir("within")
-    assert record_source(Path("../kept/changes.patch"))["git_dirty"] == "false"
+    assert record_source(Path("../kept/changes.patch")).dirty is False
     Path("new.py").write_text("1\n")
-    assert record_source(Path("../kept/changes.patch"))["git_dirty"] == "true"
+    assert record_source(Path("../kept/changes.patch")).dirty is True
     assert "b/within/new.py" in Path("../kept/changes.patch").read_text()
 
 
 def test_the_machine_is_named() -> None:
-    tags = machine_tags(torch.device("cpu"))
+    tags = this_machine(torch.device("cpu")).tags()
     assert tags["device"] == "cpu"
     assert tags["hardware"]
     assert tags["version.torch"] == torch.__version__.partition("+")[0]
+
+
+TAGS = {
+    "device": "cuda:0",
+    "hardware": "NVIDIA H100",
+    "processes": "2",
+    "git_commit": "a" * 40,
+    "git_dirty": "true",
+    "version.torch": "2.14.1",
+    "version.python": "3.11.7",
+}
+
+
+def test_tags_of_earlier_versions_are_read_and_written_as_they_were() -> None:
+    read = Provenance.from_tags(TAGS | {"fingerprint": "f" * 64})
+    assert (read.commit, read.dirty, read.processes) == ("a" * 40, True, 2)
+    assert read.versions == {"torch": "2.14.1", "python": "3.11.7"}
+    assert read.tags() == TAGS
+    assert Provenance.from_tags({}).tags() == {}
+    assert read.machine == {tag: TAGS[tag] for tag in TAGS if tag not in {*SOURCE, "processes"}}
+
+
+SOURCE = ("git_commit", "git_dirty")
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("git_commit", "--output=FILE"),
+        ("git_commit", "HEAD"),
+        ("git_commit", "a" * 39),
+        ("git_commit", "a" * 41),
+        ("git_commit", "A" * 40),
+        ("git_commit", "a" * 40 + "\n"),
+        ("git_commit", ""),
+        ("git_dirty", "True"),
+        ("git_dirty", ""),
+        ("processes", "-1"),
+        ("processes", "9" * 5000),
+        ("processes", "\u0663"),
+    ],
+)
+def test_what_does_not_parse_is_refused_and_never_written_again(tag: str, value: str) -> None:
+    read = Provenance.from_tags(TAGS | {tag: value})
+    assert read.refused == {tag: value}
+    assert read.tags() == {other: TAGS[other] for other in TAGS if other != tag}
+    assert Provenance.from_tags(TAGS).updated(read) == replace(
+        Provenance.from_tags(TAGS), refused={tag: value}
+    )
+
+
+def test_a_commit_of_sha256_is_one_too() -> None:
+    assert Provenance.from_tags({"git_commit": "b" * 64}).commit == "b" * 64

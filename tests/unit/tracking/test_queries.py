@@ -28,7 +28,7 @@ def test_a_version_leads_to_its_run(files: Registry, uri: str) -> None:
     assert version.sha256 == sha256_file(files.onnx)
     assert run.id == files.runs()[0].info.run_id
     assert run.versions == [version]
-    assert run.tags["fingerprint"] == FINGERPRINT
+    assert run.fingerprint == FINGERPRINT
     assert run.metrics["test_accuracy"] == 0.9
     assert run.params["model.name"] == "mlp"
     assert run.files == {"dvc.lock": b"schema: '2.0'\n"}

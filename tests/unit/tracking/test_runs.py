@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 import time
@@ -14,9 +13,11 @@ from helpers.tracked import EPOCHS, FinishedTraining
 from helpers.webserver import Status, running_server
 from imageclf.files import UserError
 from imageclf.project.folder import project_root
+from imageclf.project.git import Commit
 from imageclf.tracking.connection import shown, tracking_uri
 from imageclf.tracking.journal import Journal
-from imageclf.tracking.messages import Dataset, End, File, Metrics, Patch
+from imageclf.tracking.messages import Dataset, End, File, Metrics, Patch, encode
+from imageclf.tracking.provenance import Provenance
 from imageclf.tracking.queries import list_runs
 from imageclf.tracking.runs import end_abandoned, report, tag_snapshot
 
@@ -74,12 +75,12 @@ def test_doing_it_again_changes_nothing(files: FinishedTraining) -> None:
 
 
 def test_it_fills_the_gap_of_a_training_that_was_cut_off(files: FinishedTraining) -> None:
-    live = replace(described(), origin={"device": "cuda:0"}, started=500)
+    live = replace(described(), origin=Provenance(device="cuda:0"), started=500)
     timed = Metrics(1, epoch(1).values | {"seconds": 3.5}, 700)
     report(live, [timed, End("KILLED", 800)])
     (before,) = files.runs()
     assert (before.info.status, before.info.start_time) == ("KILLED", 500)
-    files.synchronise(replace(described(), origin={"device": "cpu", "hardware": "here"}))
+    files.synchronise(replace(described(), origin=Provenance(device="cpu", hardware="here")))
     (run,) = files.runs()
     assert run.info.run_id == before.info.run_id
     assert run.info.status == "FINISHED"
@@ -152,14 +153,15 @@ def test_a_run_that_replaces_another_is_of_no_snapshot_yet(files: FinishedTraini
 
 def test_a_run_keeps_the_patch_of_its_own_commit(files: FinishedTraining) -> None:
     patch = files.folder / "changes.patch"
-    for commit in ("mine", "another"):
+    mine, another = Commit("a" * 40), Commit("b" * 40)
+    for commit in (mine, another):
         patch.write_text(commit)
-        origin = {"git_commit": commit}
+        origin = Provenance(commit)
         files.synchronise(replace(described(), origin=origin), [Patch(patch, commit=commit)])
     (run,) = files.runs()
-    assert run.data.tags["git_commit"] == "mine"
+    assert run.data.tags["git_commit"] == mine
     kept = files.folder / "mlartifacts" / run.info.run_id / "artifacts"
-    assert (kept / "changes.patch").read_text() == "mine"
+    assert (kept / "changes.patch").read_text() == mine
 
 
 def test_only_what_nothing_trains_is_ended(files: FinishedTraining) -> None:
@@ -344,7 +346,7 @@ def test_importing_the_library_side_does_not_import_mlflow() -> None:
 def test_several_processes_on_a_fresh_store_make_one_run(project: Path) -> None:
     (project / "mlflow.db").unlink()
     (project / "dvc.yaml").touch()
-    lines = [json.dumps(each) for each in (described().__dict__, epoch(1).__dict__)]
+    lines = [encode(each) for each in (described(), epoch(1))]
     children = [
         subprocess.Popen(
             [sys.executable, "-m", "imageclf.tracking.reporter"],

@@ -1,0 +1,100 @@
+"""The source that a rebuild runs: whose it is, what its patch changes, and whether it may."""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from tempfile import TemporaryDirectory
+
+from imageclf.files import UserError
+from imageclf.lineage.find import Lineage
+from imageclf.project.git import Commit, GitError, git, git_if_any
+from imageclf.team.sharing import came_from_elsewhere
+from imageclf.tracking.journal import PATCH
+
+REGULAR = {"100644", "100755", "000000"}  # modes of git: two of files, and of what is deleted
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source of a training, as far as it may be run.
+
+    Attributes:
+        commit: that is checked out.
+        author: of the commit, and its subject.
+        origin: where the journal or the run comes from that names the commit and holds the patch.
+        changed: what the patch does to which file, such as "M src/imageclf/params.py".
+        is_own: whether it is a commit that was trained in this clone, and nothing else.
+    """
+
+    commit: Commit
+    author: str
+    origin: str
+    changed: list[str]
+    is_own: bool
+
+
+def source_of(lineage: Lineage) -> Source:
+    """What a rebuild of a model would run.
+
+    Raises:
+        UserError: the commit is not known or not here, or the patch does not fit it or changes
+            something else than files of the project's folder.
+    """
+    commit = lineage.provenance.commit
+    if commit is None:
+        raise UserError("it is not known from which commit it was trained")
+    shown = ("log", "-1", "--format=%an <%ae>: %s", "--end-of-options", commit, "--")
+    author = git_if_any(*shown)
+    if author is None:
+        raise UserError(f"the commit {commit} is not in this repository: fetch it first")
+    patch = lineage.files.get(PATCH, b"")
+    here = lineage.record is not None and not came_from_elsewhere(lineage.fingerprint)
+    return Source(
+        commit=commit,
+        author=_printable(author.decode(errors="replace").strip()),
+        origin=_origin(lineage, here),
+        changed=_changes(commit, patch) if patch else [],
+        is_own=here and not patch,
+    )
+
+
+def _origin(lineage: Lineage, here: bool) -> str:
+    if here:
+        return "the journal of this clone"
+    return "a journal pulled from git's remote" if lineage.record else "its run in MLflow"
+
+
+def _changes(commit: Commit, patch: bytes) -> list[str]:
+    """What a patch changes, as git applies it: in an index and a store of objects of its own."""
+    root = git("rev-parse", "--show-toplevel").decode().rstrip("\n")
+    prefix = git("rev-parse", "--show-prefix").decode().rstrip("\n")
+    objects = git("rev-parse", "--path-format=absolute", "--git-path", "objects").decode()
+    with TemporaryDirectory() as folder:
+        apart = {
+            "GIT_INDEX_FILE": f"{folder}/index",
+            "GIT_OBJECT_DIRECTORY": folder,
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects.rstrip("\n"),
+        }
+        apply = ("apply", "--cached", "--whitespace=nowarn")
+        compare = ("diff-index", "--cached", "--raw", "-z", "--no-renames", commit, "--")
+        try:
+            git("-C", root, "read-tree", commit, environment=apart)
+            git("-C", root, *apply, feed=patch, environment=apart)
+        except GitError as error:
+            raise UserError(f"{PATCH} does not fit the commit {commit}: {error}") from None
+        said = git("-C", root, *compare, environment=apart).decode(errors="replace").split("\0")
+    changed = []
+    for heading, path in zip(said[::2], said[1::2], strict=False):
+        _, mode, *_, status = heading.split()
+        if mode not in REGULAR or not _is_inside(path, prefix):
+            raise UserError(f"{PATCH} is refused: {path!a} is no file of the project's folder")
+        changed.append(f"{status} {_printable(path)}")
+    return changed
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def _is_inside(path: str, prefix: str) -> bool:
+    parts = {part.lower() for part in PurePosixPath(path).parts}
+    return path.startswith(prefix) and not parts & {"..", "/", ".git"}
