@@ -3,12 +3,29 @@
 import click
 from rich.console import Console
 from rich.filesize import decimal
+from rich.padding import Padding
 
 from command import stage
 from imageclf.params import Params
 from imageclf.project.folder import RAW
 from imageclf.sources.catalog import fetch
+from imageclf.sources.collection import Collected, class_table, counted
 from imageclf.sources.image_folder import fetch_images
+
+
+def tell_what_was_understood(images: Collected, console: Console) -> None:
+    """The classes and splits, and what else the source holds."""
+    console.print(Padding.indent(class_table(images.places), 2), width=80)
+    for split, patterns in images.layout.items():
+        click.echo(f"  {split}: {', '.join(patterns)} (* at its last place is the class)")
+    if images.unsupported:
+        click.echo(
+            f"  of a format that is not supported, counted by data.max_bad_fraction: "
+            f"{counted(images.unsupported)}"
+        )
+    for reason in sorted({file["reason"] for file in images.left_out}):
+        names = [file["name"] for file in images.left_out if file["reason"] == reason]
+        click.echo(f"  left out, {reason}: {counted(names)}; {RAW}/source.json names the first")
 
 
 @stage
@@ -16,16 +33,12 @@ def main(params: Params) -> None:
     """Bring the data set: known files, each checked against its sha256, or images of the user's."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if params.data.name == "image_folder":
-        images = fetch_images(params.data.source, RAW, console)
+        images = fetch_images(params.data.source, RAW, console, params.data.splits)
         click.echo(
             f"fetched {len(images.images):,} images in {len(images.class_names)} classes, "
             f"{decimal(images.bytes)} -> {RAW}"
         )
-        if images.left_out:
-            click.echo(
-                f"  left out: {len(images.left_out)} other files; "
-                f"{RAW}/source.json names the first of them"
-            )
+        tell_what_was_understood(images, console)
     else:
         data_set = fetch(params.data.name, RAW, console)
         click.echo(

@@ -56,9 +56,28 @@ class Data(Section):
 
     name: Literal["digits", "mnist", "fashion_mnist", "image_folder"]
     source: str
+    splits: dict[Literal["train", "val", "test"], str | list[str]]
     group_pattern: str
     max_bad_fraction: Fraction
-    max_leak_fraction: Fraction
+    max_leak_fraction: Annotated[float, Field(ge=0, le=1)]
+
+    @field_validator("splits")
+    @classmethod
+    def train_is_one_of_the_splits(
+        cls, splits: dict[str, str | list[str]]
+    ) -> dict[str, str | list[str]]:
+        folders = [
+            folder
+            for some in splits.values()
+            for folder in ([some] if isinstance(some, str) else some)
+        ]
+        if splits and "train" not in splits:
+            raise ValueError("name the folder of train, as the classes are those in it")
+        if not all(splits.values()) or any(
+            not folder or folder.startswith("/") or ".." in folder.split("/") for folder in folders
+        ):
+            raise ValueError("name folders in the source, such as training_set, or . for all of it")
+        return splits
 
     @field_validator("group_pattern")
     @classmethod
@@ -354,12 +373,14 @@ def check_params(values: Any, source: str) -> Params:
         raise UserError(f"{source}: {problems}") from None
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one mapping by dotted path: ``{"train.epochs": 20, ...}``."""
+def flatten(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of all sections as one mapping by dotted path: ``{"train.epochs": 20, ...}``."""
     flat: dict[str, Any] = {}
-    for key, value in values.items():
-        path = f"{prefix}{key}"
-        flat |= flatten(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            flat[name] = value
     return flat
 
 

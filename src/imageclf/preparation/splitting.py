@@ -1,8 +1,9 @@
 """Which images train, which watch the training, and which judge it."""
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from imageclf.preparation.duplicates import joined
 if TYPE_CHECKING:
     import pandas as pd
 
+SEARCH_TIME = 1.0  # seconds of processor time to search a name
 Groups = NDArray[np.int64]
 Names = NDArray[np.object_]
 
@@ -67,20 +69,47 @@ def origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
     What agrees is the first of its groups that matched, or all that it matches if it has none.
 
     Raises:
-        UserError: the pattern matches no name.
+        UserError: the pattern matches no name, or the search takes too long.
     """
     if not pattern:
         return same
     first: dict[str, int] = {}
     pairs = []
-    for number, name in enumerate(names):
-        if match := re.search(pattern, name):
+    for number, match in enumerate(_matches(pattern, names)):
+        if match:
             found = match.groups() if match.re.groups else [match[0]]
             if origin := next(filter(None, found), None):
                 pairs.append((number, first.setdefault(origin, number)))
     if not pairs:
         raise UserError(f"data.group_pattern: {pattern!r} matches no name, such as {names.iloc[0]}")
     return joined(same, np.array(pairs))
+
+
+def _matches(pattern: str, names: Iterable[str]) -> Iterator[re.Match[str] | None]:
+    """What the pattern finds in each name; the processor time is limited for each.
+
+    Some patterns, such as ``(a+)+b``, take ages to find that there is nothing. The re module looks
+    for signals while it searches.
+    """
+
+    def stop(*_: object) -> NoReturn:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    try:
+        for name in names:
+            signal.setitimer(signal.ITIMER_VIRTUAL, SEARCH_TIME)
+            match = re.search(pattern, name)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            yield match
+    except TimeoutError:
+        raise UserError(
+            f"data.group_pattern: {pattern!r} takes more than {SEARCH_TIME:g} s to search {name}: "
+            "write it without repeats within repeats, such as (a+)+"
+        ) from None
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def stratified_choice(
@@ -117,8 +146,8 @@ def stratified_choice(
         candidates = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
         if len(candidates) < 2:
             raise UserError(
-                f"class {class_names[label]} has too few images, apart from copies and such of "
-                "one origin: no split can be drawn from it"
+                f"class {class_names[label]} has too few images, apart from copies and such of one "
+                f"origin: {len(candidates)} left, and train and each split that is drawn need one"
             )
         wanted = min(max(round(fraction * len(members)), 1), len(members) - 1)
         taken = _that_fit(sizes[candidates], wanted)

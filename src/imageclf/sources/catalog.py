@@ -194,7 +194,10 @@ def fetch_address(
     Raises:
         UserError: it cannot be had; the message names the parameter that holds the address.
     """
-    url = urlsplit(address)
+    try:
+        url = urlsplit(address)
+    except ValueError as error:
+        raise UserError(f"{parameter}: {address} is no address: {error}") from error
     if url.scheme not in {"http", "https"}:
         raise UserError(f"{parameter}: {address} is neither a path nor an address of http or https")
     target = folder / hashlib.sha256(f"{address} {sha256}".encode()).hexdigest()[:16]
@@ -209,8 +212,16 @@ def fetch_address(
 
 
 def in_project(path: str) -> Path:
-    """A path of the user's as seen from the project, also from DVC's temporary folders."""
-    return Path(os.environ.get("DVC_ROOT", "."), Path(path).expanduser())
+    """A path of the user's as seen from the project, also from DVC's temporary folders.
+
+    Raises:
+        UserError: it begins with ``~`` and there is no such user.
+    """
+    try:
+        whole = Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: no home is known for that user: write the whole path") from error
+    return Path(os.environ.get("DVC_ROOT", "."), whole)
 
 
 def _without_password(url: str) -> str:

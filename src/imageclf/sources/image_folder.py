@@ -6,8 +6,9 @@ the same bytes from the same images whether they came as a folder, a zip or a ta
 """
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -21,44 +22,32 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from imageclf.data.archives import File, Listing, opened, write_tar
-from imageclf.data.class_folders import (
-    IMAGES,
-    arrange,
-    check_for_empty_classes,
-    class_names,
-    wrapper,
-)
-from imageclf.data.image_files import IMAGE_SUFFIXES, is_image
+from imageclf.data.archives import write_tar
+from imageclf.data.class_folders import IMAGES
 from imageclf.files import UserError, atomic_folder, sha256_file, write_json
 from imageclf.sources.catalog import DOWNLOADS, fetch_address, in_project
+from imageclf.sources.collection import Collected, collect
+from imageclf.sources.containers import opened
 
 WORK = DOWNLOADS / "image_folder"
 LEFT_OUT_LISTED = 20
+NO_SPLITS: Mapping[str, str | list[str]] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Collected:
-    """What a source holds: its images, its classes, and the names and reasons of the rest."""
-
-    images: list[File]
-    class_names: list[str]
-    left_out: list[dict[str, str]]
-
-    @property
-    def bytes(self) -> int:
-        """The size of all images together."""
-        return sum(image.size for image in self.images)
-
-
-def fetch_images(source: str, target: Path, console: Console) -> Collected:
+def fetch_images(
+    source: str,
+    target: Path,
+    console: Console,
+    splits: Mapping[str, str | list[str]] = NO_SPLITS,
+) -> Collected:
     """Write the raw folder of images that the user has.
 
     Args:
         source: a folder, a zip or tar file (relative to the root of the project), or the http
-            address of an archive. Whatever its layout, see ``class_folders``, it is only read.
+            address of an archive. Whatever its layout, see ``layout``, it is only read.
         target: the raw folder, which appears or is replaced only when everything is right.
         console: where the progress goes, on a terminal.
+        splits: ``data.splits``.
 
     Raises:
         UserError: the source cannot be had, is unsafe or damaged, or its folders make no classes.
@@ -78,7 +67,7 @@ def fetch_images(source: str, target: Path, console: Console) -> Collected:
         )
         try:
             with opened(path, WORK) as listing:
-                collected = _collect(listing, path)
+                collected = collect(listing, path, splits)
                 _check_space(collected.bytes, Path.cwd())
                 with atomic_folder(target) as folder:
                     _store(collected, folder, console)
@@ -90,32 +79,6 @@ def fetch_images(source: str, target: Path, console: Console) -> Collected:
             f"{error.strerror or error}"
         ) from error
     return collected
-
-
-def _collect(listing: Listing, source: Path) -> Collected:
-    images = [file for file in listing.files if is_image(file.name)]
-    if not images:
-        raise UserError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    useless = wrapper([image.name for image in images], listing.folders)
-    names = {image.name.removeprefix(useless): image for image in images}
-    folders = [name.removeprefix(useless) for name in listing.folders if name.startswith(useless)]
-    try:
-        places = arrange(names)
-        check_for_empty_classes(folders, places)
-        classes = class_names(places)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from None
-    inside = {place.name for place in places}
-    reasons = [
-        (file.name, "in no class folder" if is_image(file.name) else "not an image by its name")
-        for file in listing.files
-        if file.name.removeprefix(useless) not in inside
-    ]
-    return Collected(
-        [File(name, names[name].size, names[name].open) for name in sorted(inside)],
-        classes,
-        [{"name": name, "reason": reason} for name, reason in sorted(reasons)],
-    )
 
 
 def _store(collected: Collected, folder: Path, console: Console) -> None:
@@ -141,6 +104,7 @@ def _description(collected: Collected, tar: Path) -> dict[str, Any]:
         "name": "image_folder",
         "images": len(collected.images),
         "classes": collected.class_names,
+        **({"layout": dict(collected.layout)} if collected.layout else {}),
         "files": {tar.name: {"bytes": tar.stat().st_size, "sha256": sha256_file(tar)}},
         "left_out": {
             "count": len(collected.left_out),

@@ -204,7 +204,8 @@ def test_a_class_whose_images_are_all_unreadable_is_refused(photos: Path) -> Non
     save_photographs(photos, "train/cat/1.png", "train/cat/2.png", "train/cat/3.png")
     save_photographs(photos, "test/cat/4.png", "test/dog/5.png")
     (photos / "train/dog").mkdir()
-    (photos / "train/dog/6.png").write_bytes(b"no image")
+    for name in ("6.png", "7.png"):
+        (photos / "train/dog" / name).write_bytes(b"no image")
     for folder in ("cat", "dog"):
         for path in (photos / folder).iterdir():
             path.unlink()

@@ -1,9 +1,12 @@
+import signal
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers.params import make_params
 from imageclf.files import UserError
-from imageclf.preparation.splitting import draw_splits, stratified_choice
+from imageclf.preparation.splitting import draw_splits, origins, stratified_choice
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -74,3 +77,13 @@ def test_so_many_train_images_of_each_class_are_kept() -> None:
     assert (splits != draw(2)).any()
     everything = make_params(transform__train_per_class=100)
     assert "" not in draw_splits(given, labels, np.arange(60), NAMES, everything)
+
+
+def test_a_pattern_that_searches_for_ages_is_stopped() -> None:
+    before = signal.getsignal(signal.SIGVTALRM)
+    names = pd.Series(["aab.png", "a" * 60 + ".png"])
+    with pytest.raises(UserError, match=r"group_pattern: '\(a\+\)\+b' takes more than 1 s .*aaa"):
+        origins(names, np.arange(2), "(a+)+b")
+    assert signal.getsignal(signal.SIGVTALRM) == before
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+    assert origins(names, np.arange(2), "a").tolist() == [0, 0]
