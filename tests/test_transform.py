@@ -103,6 +103,33 @@ def test_bad_inputs_among_flowers_are_named_and_left_out(tmp_path: Path) -> None
     assert scenes["same_as"].nunique() == scenes["split"].nunique() == 1
 
 
+def test_fetch_tells_the_classes_and_splits_that_it_understood(tmp_path: Path) -> None:
+    photographs(tmp_path, ("training_set/", "test_set/"), 4)
+    (tmp_path / "photos/training_set/cat/a.heic").write_bytes(b"anything")
+    for name in ("labels.csv", "test_set/b.csv", "notes"):
+        (tmp_path / "photos" / name).write_text("1,cat")
+    settings = {"data__name": "image_folder", "data__source": "photos"}
+    (tmp_path / "params.yaml").write_text(json.dumps(changed(**settings)))
+    done = run(tmp_path, "fetch")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *lines = done.stdout.splitlines()
+    assert first.startswith("fetched 17 images in 2 classes, ")
+    assert [line.rstrip() for line in lines] == [
+        "  class  train  test",
+        "  cat        5     4",
+        "  dog        4     4",
+        "  all 2      9     8",
+        "  test: test_set/* (* at its last place is the class)",
+        "  train: training_set/* (* at its last place is the class)",
+        "  of a format that is not supported, counted by data.max_bad_fraction: 1 .heic",
+        "  left out, not an image by its name: 2 .csv, 1 without a suffix; data/raw/source.json "
+        "names the first",
+    ]
+    done = run(tmp_path, "transform")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  1 unreadable file, left out\n" in done.stdout
+
+
 def test_the_report_needs_nothing_beside_it(tmp_path: Path) -> None:
     photographs(tmp_path)
     fetched(tmp_path)
@@ -209,8 +236,8 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no images": (
         lambda path: (path.mkdir(), (path / "notes.txt").touch()),
-        "{} holds no images (.jpeg, .jpg, .png, .gif, .webp, .avif, .jp2, .bmp, .tif, .tiff, "
-        ".pbm, .pgm, .ppm)",
+        "{} holds no images of a supported format (JPEG, PNG, GIF, WEBP, AVIF, JPEG2000, BMP, "
+        "TIFF, PPM)",
     ),
     "a class in test alone": (
         lambda path: save_photographs(path, "train/a/1.png", "train/b/2.png", "test/c/3.png"),

@@ -60,6 +60,12 @@ def test_params_are_frozen() -> None:
             "runtime: processes: 2 do not fit on device: cuda:1; use auto, cpu or cuda",
         ),
         ({"register__name": "a/b"}, "register.name: .* pattern"),
+        ({"data__max_leak_fraction": 1.1}, "max_leak_fraction: .* less than or equal to 1"),
+        ({"data__splits": {"test": "a"}}, "data.splits: name the folder of train"),
+        ({"data__splits": {"train": "../a"}}, "data.splits: name folders in the source, such as"),
+        ({"data__splits": {"train": []}}, "data.splits: name folders in the source, such as"),
+        ({"data__splits": {"train": ".", "holdout": "a"}}, "data.splits.holdout"),
+        ({"data__splits": {"train": 1}}, "data.splits.train.* valid string"),
         ({"model__weights": ""}, "model.weights: write none for weights that are drawn"),
         ({"model__weights": "models:/cats"}, "models:/cats is no model: models:/NAME/3 and"),
         ({"model__weights": "http://host/a.pth"}, "an http address needs its checksum: URL#sha256"),
@@ -131,3 +137,7 @@ def test_only_a_frozen_backbone_and_images_that_never_change_allow_for_features(
     assert not make_params(model__weights="a", model__freeze="then").trains_on_features
     for name, value in {"shift": 1, "flip": True, "crop_scale": 0.9, "mixup": 0.2}.items():
         assert not make_params(**frozen, **{f"augment__{name}": value}).trains_on_features
+
+
+def test_any_share_of_leaks_can_be_allowed() -> None:
+    assert make_params(data__max_leak_fraction=1.0).data.max_leak_fraction == 1

@@ -11,7 +11,7 @@ from rich.text import Text
 from imageclf.data.archives import File
 from imageclf.data.class_folders import SPLIT_OF_FOLDER, Place, arrange, class_names
 from imageclf.data.image_files import (
-    IMAGE_SUFFIXES,
+    FORMATS,
     START,
     begins_as_image,
     is_image,
@@ -34,6 +34,7 @@ TABLES = {".csv", ".tsv", ".txt", ".json", ".xml", ".xlsx", ".mat", ".parquet", 
 KINDS_NAMED = 5
 CLASSES_SHOWN = 10
 FEW_NAMED = 5
+FORMAT_NAMES = ", ".join(known.name for known in FORMATS)
 IN_NO_CLASS = "in no class folder"
 NO_IMAGE = "not an image by its name"
 
@@ -78,7 +79,7 @@ def collect(listing: Listing, source: Path, splits: Mapping[str, str | list[str]
     supported, unsupported = _images(listing.files)
     if not supported:
         kinds = f", but other files ({counted(unsupported)})" if unsupported else ""
-        raise UserError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}){kinds}")
+        raise UserError(f"{source} holds no images of a supported format ({FORMAT_NAMES}){kinds}")
     try:
         return _arranged(listing, supported, unsupported, chosen_layout(splits))
     except UserError as error:
