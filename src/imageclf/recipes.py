@@ -47,8 +47,8 @@ def load_recipes(folder: Path = RECIPES) -> list[Recipe]:
 def find_recipe(name: str, folder: Path = RECIPES) -> Recipe:
     """The recipe of that name, with all that it does not list taken from ``BASE``.
 
-    Where the user's images lie is the user's to say: a recipe for them leaves ``data.source`` as it
-    is, unless it sets it itself.
+    Where the user's images lie is the user's to say: a recipe for them leaves ``data.source`` and
+    ``data.splits`` as they are, unless it sets them itself.
 
     Raises:
         UserError: there is none; the message names the nearest.
@@ -59,8 +59,10 @@ def find_recipe(name: str, folder: Path = RECIPES) -> Recipe:
         raise UserError(f"there is no recipe {name}; did you mean {nearest}?")
     recipe = recipes[name]
     values = _over(recipes[BASE].values, recipe.values)
-    if values["data"]["name"] == "image_folder" and not values["data"]["source"]:
-        del values["data"]["source"]
+    if values["data"]["name"] == "image_folder":
+        for key in ("source", "splits"):
+            if not values["data"][key]:
+                del values["data"][key]
     return replace(recipe, values=values)
 
 
@@ -111,7 +113,7 @@ def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 def _merge(params: dict[str, Any], values: dict[str, Any], prefix: str = "") -> list[Change]:
     changes = []
     for key, value in values.items():
-        if isinstance(value, dict) and isinstance(params.get(key), dict):
+        if value and isinstance(value, dict) and isinstance(params.get(key), dict):
             changes += _merge(params[key], value, f"{prefix}{key}.")
         elif params.get(key) != value:
             changes.append(Change(f"{prefix}{key}", params.get(key), value))

@@ -30,9 +30,9 @@ def test_every_recipe_sets_all_that_decides_the_model(recipe: Recipe) -> None:
     """So that it starts from the defaults, whatever params.yaml held before."""
     sections = ("seed", "data.", "transform.", "augment.", "model.", "train.", "register.name")
     expected = [key for key in known_keys() if key.startswith(sections)]
-    expected.remove("data.splits")  # it belongs to the user's folders
     if recipe.values["data"]["name"] == "image_folder":
-        expected.remove("data.source")  # it is the user's
+        expected.remove("data.source")  # these are the user's
+        expected.remove("data.splits")
     assert list(flatten(recipe.values)) == expected
 
 
@@ -155,3 +155,14 @@ def test_no_recipes_and_empty_recipes_are_said(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("# Nothing.\n")
     with pytest.raises(UserError, match="empty.yaml sets no parameters"):
         load_recipes(tmp_path)
+
+
+def test_the_splits_of_the_users_folders_stay_with_them(params: Path) -> None:
+    text = params.read_text()
+    params.write_text(text.replace("splits: {}", "splits: {train: learn}"))
+    mine = next(recipe for recipe in RECIPES if recipe.name == "my_photos")
+    use_recipe(mine, params)
+    assert load_params(params).data.splits == {"train": "learn"}
+    other = next(recipe for recipe in RECIPES if recipe.name == "digits_mlp")
+    assert Change("data.splits", {"train": "learn"}, {}) in use_recipe(other, params)
+    assert "splits: {}  " in params.read_text()
