@@ -1,0 +1,93 @@
+"""A project that was trained before the library stood in wings goes on after `git pull`."""
+
+import json
+import shutil
+import sqlite3
+import tarfile
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from helpers.project import STAGES, Project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+# fixtures/old_project.sh made it.
+OLD = Path(__file__).parent / "fixtures/old_project.tar.xz"
+MADE_IN = "/srv/project"
+# What mlflow.db says of the folder that it is in.
+PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "storage_location"),
+    ("logged_models", "artifact_location"),
+)
+
+
+@pytest.fixture(scope="module")
+def pulled(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The code of today upon the commits, journal, cache and store of two old trainings."""
+    project = Project(tmp_path_factory.mktemp("pulled"))
+    with tarfile.open(OLD) as archive:
+        archive.extractall(project.folder, filter="data")
+    bundle = project.folder / "history.bundle"
+    project.run("git", "fetch", "--quiet", str(bundle), "main")
+    bundle.unlink()
+    project.run("git", "reset", "--quiet", "--soft", "FETCH_HEAD")
+    project.commit("pull")
+    project.run("dvc", "checkout", "--allow-missing")
+    return project
+
+
+def laid_in(pulled: Project, folder: Path) -> Project:
+    """A copy, with a store that knows where it is."""
+    project = pulled.copy(folder)
+    with closing(sqlite3.connect(folder / "mlflow.db")) as store, store:
+        for table, column in PLACES:
+            change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
+            store.execute(change, (MADE_IN, str(folder)))
+    return project
+
+
+def shown(project: Project) -> pd.DataFrame:
+    """What `imageclf runs` shows, by the fingerprint."""
+    path = project.folder / "runs.csv"
+    path.write_text(project.run("imageclf", "runs", "--csv"))
+    return pd.read_csv(path).set_index("fingerprint").sort_index()
+
+
+def test_the_old_runs_are_known_and_new_ones_come_beside_them(
+    pulled: Project, tmp_path: Path
+) -> None:
+    project = laid_in(pulled, tmp_path / "project")
+    runs = shown(project)
+    assert sorted(runs["train.learning_rate"]) == [0.003, 0.01]
+    assert (runs["test_accuracy"] > 0.8).all()
+    for fingerprint, run in runs.iterrows():
+        found = json.loads(project.run("imageclf", "trace", str(fingerprint), "--json"))
+        assert found["params"]["train.learning_rate"] == run["train.learning_rate"]
+        assert found["metrics"]["test_accuracy"] == run["test_accuracy"]
+        assert found["commit_subject"] in {"Use digits", "Train"}
+        kept = {out["path"] for out in found["outs"] if out["in_cache"]}
+        assert kept >= {"models/classifier", "models/exported", "reports/evaluation"}
+    assert "2 runs in agreement, 0 brought up" in project.run("imageclf", "sync", "--all")
+
+    assert project.repro() == [*STAGES]
+    later = shown(project)
+    assert len(later) == 3
+    assert later.loc[runs.index].drop(columns="workspace").equals(runs.drop(columns="workspace"))
+    assert project.repro() == []
+    assert "3 runs in agreement, 0 brought up" in project.run("imageclf", "sync", "--all")
+
+
+def test_an_empty_store_is_written_full_from_the_old_journal_and_cache(
+    pulled: Project, tmp_path: Path
+) -> None:
+    before = shown(laid_in(pulled, tmp_path / "before"))
+    project = pulled.copy(tmp_path / "project")
+    (project.folder / "mlflow.db").unlink()
+    shutil.rmtree(project.folder / "mlartifacts")
+    assert "2 brought up to date" in project.run("imageclf", "sync", "--all")
+    pd.testing.assert_frame_equal(shown(project), before)
