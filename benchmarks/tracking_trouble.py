@@ -29,10 +29,10 @@ from typing import Any
 import click
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from helpers.loopback import Proxy, running
 from helpers.mlflow_server import start_mlflow, stop
 from helpers.ports import unused_port
 from helpers.project import Project
-from helpers.proxy import Proxy, running_proxy
 
 EPOCHS = 200
 USER, PASSWORD = "me", secrets.token_hex(8)
@@ -121,7 +121,7 @@ def change_password(tracking: Tracking) -> None:
 
 def tell_password(tracking: Tracking) -> None:
     tracking.project.server = {
-        "MLFLOW_TRACKING_URI": tracking.proxy.address(),
+        "MLFLOW_TRACKING_URI": tracking.proxy.url,
         "MLFLOW_TRACKING_USERNAME": USER,
         "MLFLOW_TRACKING_PASSWORD": PASSWORD[::-1],
     }
@@ -206,7 +206,7 @@ def forget_training(project: Project) -> None:
 @contextmanager
 def tracking_of(baseline: Baseline, small_disk: bool) -> Iterator[Tracking]:
     port = unused_port()
-    with running_proxy(port) as proxy, tempfile.TemporaryDirectory() as folder:
+    with running(Proxy(port)) as proxy, tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "server"
         store.mkdir()
         tracking = Tracking(baseline.project, store, baseline.migrated, proxy)

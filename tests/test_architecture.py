@@ -219,13 +219,11 @@ def test_a_package_file_holds_its_docstring_and_nothing_else(path: Path) -> None
 
 
 def test_no_test_module_imports_another() -> None:
-    modules = {path.stem: path for path in (ROOT / "tests").rglob("test_*.py")}
-    others = {name: {*modules} & parts(imported(path)) for name, path in modules.items()}
-    assert not any(others.values()), others
-
-
-def parts(modules: Iterable[str]) -> set[str]:
-    return {part for module in modules for part in module.split(".")}
+    paths = sorted((ROOT / "tests").rglob("test_*.py"))
+    modules = {path.stem for path in paths}
+    for path in paths:
+        parts = {part for name in imported(path) for part in name.split(".")}
+        assert not parts & modules, path
 
 
 def test_the_unit_tests_have_a_folder_for_each_wing() -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.loopback import FileServer, Hold, running
 from helpers.params import ROOT, changed
 from helpers.real_data import REAL_DATA, needs
-from helpers.webserver import Hold, running_server
 
 MNIST = REAL_DATA / "mnist"
 STAGE = [sys.executable, str(ROOT / "stages/fetch.py")]
@@ -24,7 +24,7 @@ STAGE = [sys.executable, str(ROOT / "stages/fetch.py")]
 
 @pytest.fixture
 def mirror():
-    with running_server() as server:
+    with running(FileServer()) as server:
         for path in MNIST.iterdir():
             server.files[f"/mnist/{path.name}"] = path.read_bytes()
         yield server

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.loopback import Relay, running
 from helpers.project import STAGES, Project, kill, working_on
-from helpers.relay import running_relay
 from helpers.s3_server import running_s3
 from helpers.ssh_server import SshServer, missing_programs, running_sshd
 from helpers.team import Clone, Team, origin_of
@@ -136,7 +136,7 @@ def size_of(folder: Path) -> int:
 def test_laptop_runner_laptop_over_ssh(
     prepared: Project, trained: Project, team: Callable[..., Team], ssh: SshServer
 ) -> None:
-    with running_relay(ssh.port) as relay:
+    with running(Relay(ssh.port)) as relay:
         made = team(prepared, relay.port)
         check_other_data(made.laptop, check_loop(made, lambda: relay.received, trained))
 
@@ -144,7 +144,7 @@ def test_laptop_runner_laptop_over_ssh(
 def test_laptop_runner_laptop_through_s3(
     prepared: Project, trained: Project, tmp_path: Path, ssh: SshServer, migrated: Path
 ) -> None:
-    with running_s3(tmp_path) as port, running_relay(port) as relay:
+    with running_s3(tmp_path) as port, running(Relay(port)) as relay:
         remote = {"url": "s3://bucket/store", "endpointurl": f"http://127.0.0.1:{relay.port}"}
         made = Team(tmp_path, prepared, ssh, remote, migrated)
         made.server |= {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -177,7 +177,7 @@ def test_a_push_that_was_killed(
     trained: Project, team: Callable[..., Team], ssh: SshServer
 ) -> None:
     made = team(trained)
-    with running_relay(ssh.port) as relay:
+    with running(Relay(ssh.port)) as relay:
         direct = made.remote["url"]
         made.configure(made.laptop, url=direct.replace(f":{ssh.port}/", f":{relay.port}/"))
         relay.most = 350_000

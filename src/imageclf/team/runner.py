@@ -8,16 +8,15 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from imageclf.files import UserError, read_yaml
 from imageclf.params import load_params
 from imageclf.project.dvc import default_remote, dvc, written_files
 from imageclf.project.folder import DVC_YAML, LOCK, project_root
-from imageclf.project.git import GitError, git, remote
 from imageclf.project.lock import lies_in, md5_of, outs_read_otherwise
+from imageclf.team.branch import follow_branch, publish_lock
 from imageclf.team.lease import Lease
-from imageclf.team.remote_refs import listed
 from imageclf.team.sharing import Tell, fetch_journals, push, run_dvc
 from imageclf.tracking.connection import check_access
 from imageclf.training.fingerprint import sha256_of, training_digest
@@ -26,7 +25,6 @@ REPRO = ("repro", "--pull", "--allow-missing")
 BEFORE = "embed"  # the stage before train
 SOURCES = ("src/", "stages/")
 TOLD = re.compile(r"^(?:Running stage|Stage) '(\w+)'(.*)$", re.MULTILINE)
-AUTHOR = ("-c", "user.name=imageclf runner", "-c", "user.email=imageclf@localhost")
 
 
 def run(seconds: float, tell: Tell) -> bool:
@@ -46,9 +44,9 @@ def run(seconds: float, tell: Tell) -> bool:
     """
     default_remote()
     check_access()
-    with _alone():
+    with alone():
         while True:
-            branch = _follow_branch()
+            branch = follow_branch()
             fetch_journals(tell)
             _pull_inputs()
             if not run_dvc(*REPRO, BEFORE):
@@ -60,19 +58,7 @@ def run(seconds: float, tell: Tell) -> bool:
                     continue
                 succeeded = run_dvc(*REPRO, lease=lease)
                 push(tell, lease)
-                return succeeded and _publish(branch, tell)
-
-
-class Branch(NamedTuple):
-    """A branch at git's remote: its ref, and the commit that it named when it was followed."""
-
-    ref: str
-    commit: str
-
-    @property
-    def has_moved(self) -> bool:
-        """Whether it names another commit by now; raises as ``git.git`` does."""
-        return listed(self.ref).get(self.ref, "") != self.commit
+                return succeeded and publish_lock(branch, tell)
 
 
 def training_key() -> str:
@@ -138,7 +124,12 @@ def _first_to_run(stages: Mapping[str, Any], others: set[str]) -> str | None:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
+    """Hold the folder, in which one runner works at a time.
+
+    Raises:
+        UserError: another one holds it.
+    """
     from filelock import FileLock, Timeout
 
     path = project_root() / ".imageclf/runner.lock"
@@ -150,48 +141,3 @@ def _alone() -> Iterator[None]:
         raise UserError("a runner works in this folder already") from None
     with held:
         yield
-
-
-def _follow_branch() -> Branch | None:
-    """Go to the newest commit of the branch, if git's remote has it.
-
-    A dvc.lock that is not committed is given up: DVC's run cache has what it told.
-
-    Raises:
-        UserError: files differ from the commit, or the branch cannot be followed.
-    """
-    status = ("status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){LOCK}")
-    if changed := git(*status).decode().splitlines():
-        raise UserError(f"a runner trains what is committed: commit or restore {changed[0][3:]}")
-    branch = git("branch", "--show-current").decode().strip()
-    merged = git("config", "--default", "", "--", f"branch.{branch}.merge").decode().strip()
-    if not branch or not merged:
-        return None
-    try:
-        git("checkout", "--quiet", "HEAD", "--", LOCK)
-    except GitError:  # the branch has none
-        git("rm", "--quiet", "--cached", "--ignore-unmatch", "--", LOCK)
-        Path(LOCK).unlink(missing_ok=True)
-    git("pull", "--quiet", "--ff-only")
-    return Branch(merged, git("rev-parse", "FETCH_HEAD").decode().strip())
-
-
-def _publish(branch: Branch | None, tell: Tell) -> bool:
-    """Commit dvc.lock to the branch, at git's remote first: HEAD never has what that has not."""
-    if branch is None:
-        tell(f"{LOCK} is not committed: HEAD follows no branch of git's remote")
-        return True
-    if not git("status", "--porcelain", "--", LOCK):
-        return True
-    git("add", "--", LOCK)
-    tree = git("write-tree").decode().strip()
-    commit = git(*AUTHOR, "commit-tree", "-p", "HEAD", "-m", "Train", "--", tree).decode().strip()
-    try:
-        git("push", "--quiet", "--no-verify", "--", remote(), f"{commit}:{branch.ref}")
-    except GitError as error:
-        git("reset", "--quiet", "--", LOCK)
-        tell(f"{LOCK} is not on the branch, type `make runner` again ({error})")
-        return False
-    git("reset", "--quiet", "--soft", commit, "--")
-    tell(f"{LOCK} is on the branch; elsewhere: git pull && make pull")
-    return True

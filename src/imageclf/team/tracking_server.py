@@ -92,7 +92,7 @@ def running_server(root: Path, backend: Backend, port: int) -> Iterator[Server]:
         _check_port(port)
         database = _database(folder, backend)
         write_text(folder / ".gitignore", "*\n")
-        credentials = _credentials(folder)
+        credentials = draw_credentials(folder)
         login = _login(credentials)
         write_text(folder / "auth.ini", AUTH)
         with database as uri, _mlflow(folder, uri, port, login) as process:
@@ -117,7 +117,7 @@ def _check_port(port: int) -> None:
         raise UserError(f"port {port}: {reason}; `make server PORT=...` takes another") from None
 
 
-def _credentials(folder: Path) -> Path:
+def draw_credentials(folder: Path) -> Path:
     """The file with user and password, drawn where there are none, for its owner's eyes alone."""
     path = folder / "credentials"
     if path.exists():
@@ -166,11 +166,12 @@ def _mlflow(
     }
     log = folder / "server.log"
     with _started(command, log, cwd=folder, env=others | settings) as process:
-        _await(process, log, lambda: _answers(f"http://{HOST}:{port}/health"))
+        _await(process, log, lambda: answers(f"http://{HOST}:{port}/health"))
         yield process
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether an address of loopback answers with success."""
     import requests
 
     with requests.Session() as session, suppress(requests.RequestException):

@@ -45,6 +45,9 @@ class LiveRun:
     to tell. An exception after ``begin`` ends the run as FAILED, Ctrl-C and the death of this
     process as KILLED. Where MLflow cannot be told, one line on stderr says why. The journal keeps
     all of it.
+
+    Attributes:
+        child: the process that tells MLflow.
     """
 
     def __init__(self) -> None:
@@ -53,14 +56,14 @@ class LiveRun:
         self._lost = False
 
     def __enter__(self) -> Self:
-        self._child = subprocess.Popen(
+        self.child = subprocess.Popen(
             [sys.executable, "-m", "imageclf.tracking.reporter"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             process_group=0,
         )
-        assert self._child.stdin and self._child.stdout  # noqa: S101, PT018 - pipes were asked for
-        self._pipe, self._said = self._child.stdin, self._child.stdout
+        assert self.child.stdin and self.child.stdout  # noqa: S101, PT018 - pipes were asked for
+        self._pipe, self._said = self.child.stdin, self.child.stdout
         os.set_blocking(self._pipe.fileno(), False)
         return self
 
@@ -100,8 +103,8 @@ class LiveRun:
     ) -> None:
         if self._journal is None:
             self._pipe.close()
-            self._child.kill()
-            self._child.wait()
+            self.child.kill()
+            self.child.wait()
             self._said.close()
             return
         with self._held:
@@ -115,12 +118,12 @@ class LiveRun:
     def _await_child(self) -> None:
         reason = "MLflow takes too long" if self._lost else None
         try:
-            if code := self._child.wait(WAIT_S):
+            if code := self.child.wait(WAIT_S):
                 reason = f"the process that reports to MLflow ended with code {code}"
         except subprocess.TimeoutExpired:
             # Were it left alone, it might add points while `register` adds the same ones.
-            self._child.kill()
-            self._child.wait()
+            self.child.kill()
+            self.child.wait()
             reason = "MLflow takes too long"
         with self._said:
             told = self._said.read()

@@ -192,7 +192,7 @@ class _Versions:
         self._client.set_model_version_tag(self._name, version, name, value)
 
     def set_alias(self, alias: str, version: str) -> None:
-        _insist(lambda: self._client.set_registered_model_alias(self._name, alias, version))
+        retry_on_clash(lambda: self._client.set_registered_model_alias(self._name, alias, version))
 
     def ask_gate(self, version: str, candidate: Candidate) -> Decision:
         """Hold a version against the champion, and make it the champion if it passes."""
@@ -259,12 +259,18 @@ def _log_model(store: Store, run: "RunInfo", model: Model, candidate: Candidate)
             metadata={"class_names": model.class_names, "fingerprint": tags["fingerprint"]},
         )
         # Its tags come with it, so that it is found again from the start.
-        made = _insist(lambda: mlflow.register_model(logged.model_uri, model.name, tags=tags))
+        made = retry_on_clash(
+            lambda: mlflow.register_model(logged.model_uri, model.name, tags=tags)
+        )
         return str(made.version)
 
 
-def _insist(change: Callable[[], Any]) -> Any:
-    """What a change gives, which others may break off that make the same at that moment."""
+def retry_on_clash(change: Callable[[], Any]) -> Any:
+    """The result of a change, made again where the same change by another process broke it off.
+
+    Raises:
+        MlflowException: it fails for another reason, or every time.
+    """
     from mlflow.exceptions import MlflowException
 
     for _ in range(TRIES):

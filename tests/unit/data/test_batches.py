@@ -1,8 +1,9 @@
 """Batches of packed and of JPEG images: the same numbers, the same bits."""
 
-import os
-import signal
+import multiprocessing
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from helpers.images import learnable_split, sharded
 from helpers.params import make_params
 from helpers.stopped_training import steps_of
 from imageclf.data.batches import feeds, in_turn
-from imageclf.data.prepared import Split, pixel_stats
+from imageclf.data.prepared import Split, pixel_stats, shards_folder
+from imageclf.data.shards import JpegImages
 from imageclf.evaluation.metrics import predict
 from imageclf.files import UserError
 from imageclf.network.classifier import build_classifier
@@ -88,20 +90,31 @@ def test_a_training_on_shards_goes_on_in_the_middle_of_an_epoch(splits: list[Spl
 
 
 def test_a_worker_that_dies_is_told(splits: list[Split]) -> None:
+    others = multiprocessing.active_children()
     (feed,) = feeds(splits[:1], CPU, 1)
     batches = feed.batches(torch.arange(330).repeat(200), 64)
     next(batches)
-    (worker,) = feed._pool._processes  # type: ignore[attr-defined]
-    os.kill(worker, signal.SIGKILL)
+    (worker,) = {*multiprocessing.active_children()} - {*others}
+    worker.kill()
     with pytest.raises(UserError, match="a worker process died"):
         list(batches)
 
 
 def test_few_images_are_decoded_ahead(splits: list[Split], tmp_path: Path) -> None:
     """However many batches there are, the results that wait are bounded."""
-    (feed,) = feeds(splits[:1], CPU, 2)
+    asked = []
+
+    class Counted(JpegImages):
+        def __reduce__(self) -> Any:
+            asked.append(self)  # a worker is to decode some of them
+            return super().__reduce__()
+
+    folder = shards_folder(tmp_path, "train")
+    split = sharded(tmp_path, "train", splits[0].images[:], splits[0].labels)
+    images = Counted(folder, split.images.shape[1:])
+    (feed,) = feeds([Split(images, split.labels)], CPU, 2)
     batches = feed.batches(torch.arange(330).repeat(1000), 64)
     next(batches)
-    pool = feed._pool  # type: ignore[attr-defined]
-    assert len(pool._pending_work_items) <= 7
+    time.sleep(1)  # in which hundreds of batches would be decoded
+    assert 2 <= len(asked) <= 7
     batches.close()  # type: ignore[attr-defined]

@@ -88,7 +88,7 @@ def test_a_server_that_is_away_is_one_line(files: FinishedTraining, monkeypatch:
 
 @pytest.mark.slow
 def test_a_training_whose_machine_lost_power_is_ended(files: FinishedTraining) -> None:
-    training = train_badly("print(reporting._child.pid, flush=True); time.sleep(60)", {})
+    training = train_badly("print(reporting.child.pid, flush=True); time.sleep(60)", {})
     try:
         assert training.stdout
         assert training.stdout.readline() == "started\n"

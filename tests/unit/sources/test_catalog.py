@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from helpers.loopback import Cut, FileServer, Status, running
 from helpers.real_data import REAL_DATA, needs
-from helpers.webserver import Cut, Status, running_server
 from imageclf.files import UserError
 from imageclf.preparation.idx import read_idx
 from imageclf.sources import catalog as sources
@@ -29,7 +29,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server():
-    with running_server() as server:
+    with running(FileServer()) as server:
         yield server
 
 

@@ -5,7 +5,7 @@ from hashlib import sha256
 import pytest
 from rich.console import Console
 
-from helpers.webserver import Cut, Hold, Status, Trickle, running_server
+from helpers.loopback import Cut, FileServer, Hold, Status, Trickle, running
 from imageclf.sources import download as module
 from imageclf.sources.download import NotFoundError, UnavailableError, download
 
@@ -15,7 +15,7 @@ HALF = len(BODY) // 2
 
 @pytest.fixture
 def server():
-    with running_server() as server:
+    with running(FileServer()) as server:
         server.files["/file.gz"] = BODY
         yield server
 

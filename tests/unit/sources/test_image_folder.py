@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from helpers.images import save_photographs
-from helpers.webserver import Cut, Status, running_server
+from helpers.loopback import Cut, FileServer, Status, running
 from imageclf.data.archives import read_tar
 from imageclf.files import UserError
 from imageclf.sources import containers, download
@@ -169,7 +169,7 @@ def test_the_tar_says_where_its_files_lie(photos: Path) -> None:
 def test_an_archive_comes_over_http_and_goes_on_after_a_lost_connection(
     photos: Path, project: Path
 ) -> None:
-    with running_server() as server:
+    with running(FileServer()) as server:
         server.files["/my%20photos.tgz"] = as_tar(photos, project / "x", "w:gz").read_bytes()
         server.faults = [Cut(200)]
         fetch(f"{server.url}/my%20photos.tgz")
@@ -200,7 +200,7 @@ def test_a_source_that_cannot_be_had_is_named(source: str, message: str) -> None
 
 
 def test_a_refused_archive_is_not_kept(photos: Path) -> None:
-    with running_server() as server:
+    with running(FileServer()) as server:
         server.files["/a.zip"] = b"<html>Log in to the network of the hotel</html>"
         with pytest.raises(UserError, match="neither a folder nor a zip or tar file"):
             fetch(f"{server.url}/a.zip")

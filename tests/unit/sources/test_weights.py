@@ -17,8 +17,8 @@ from torch import Tensor
 from torchvision import models as torchvision_models
 
 from helpers.classifiers import STATS, description
+from helpers.loopback import Cut, FileServer, running
 from helpers.params import make_params
-from helpers.webserver import Cut, Server, running_server
 from imageclf.files import UserError, sha256_file
 from imageclf.network.classifier import WHOLE, build_classifier, save_classifier
 from imageclf.network.pretrained import RECORD, WEIGHTS, Pretrained, read_state_dict
@@ -44,8 +44,8 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with running_server() as server:
+def server() -> Iterator[FileServer]:
+    with running(FileServer()) as server:
         yield server
 
 
@@ -67,7 +67,7 @@ def fetch(weights: str, name: str = NAME) -> Pretrained | None:
     return fetch_weights(model, TARGET, Console(file=io.StringIO()), download_classifier)
 
 
-def published(server: Server, content: bytes, sha256: str | None = None) -> str:
+def published(server: FileServer, content: bytes, sha256: str | None = None) -> str:
     """What ``model.weights`` says of a file that the server has."""
     server.files["/some/weights.pth"] = content
     digest = sha256 or hashlib.sha256(content).hexdigest()
@@ -78,7 +78,7 @@ def reshaped(state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> di
     return state | {name: torch.zeros(shape) for name, shape in shapes.items()}
 
 
-def test_a_state_dict_comes_over_http(server: Server, state: dict[str, Tensor]) -> None:
+def test_a_state_dict_comes_over_http(server: FileServer, state: dict[str, Tensor]) -> None:
     found = fetch(published(server, as_file(state)))
     assert found is not None
     assert found.architecture == {"name": NAME}
@@ -92,7 +92,7 @@ def test_a_state_dict_comes_over_http(server: Server, state: dict[str, Tensor]) 
 
 
 def test_the_bytes_are_the_same_whatever_the_file_was(
-    server: Server, state: dict[str, Tensor], tmp_path: Path
+    server: FileServer, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     kept = []
     (tmp_path / "weights.pth").write_bytes(as_file(state))
@@ -105,7 +105,7 @@ def test_the_bytes_are_the_same_whatever_the_file_was(
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(
-    server: Server, state: dict[str, Tensor]
+    server: FileServer, state: dict[str, Tensor]
 ) -> None:
     weights = published(server, as_file(state))
     server.faults = [Cut(100_000)] * download.ATTEMPTS
@@ -118,7 +118,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_kept(
-    server: Server, state: dict[str, Tensor]
+    server: FileServer, state: dict[str, Tensor]
 ) -> None:
     with pytest.raises(
         UserError, match=f"weights.pth: its sha256 is [0-9a-f]{{64}}, not {'0' * 64}"
@@ -147,7 +147,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_kept(
     ids=["a missing key", "a foreign key", "a shape", "another network", "a checkpoint", "a list"],
 )
 def test_what_does_not_fit_is_told(
-    server: Server,
+    server: FileServer,
     state: dict[str, Tensor],
     change: Callable[[dict[str, Tensor]], Any],
     message: str,
@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_told(
     assert not TARGET.exists()
 
 
-def test_weights_for_grey_images_say_so(server: Server, state: dict[str, Tensor]) -> None:
+def test_weights_for_grey_images_say_so(server: FileServer, state: dict[str, Tensor]) -> None:
     found = fetch(published(server, as_file(reshaped(state, GREY))))
     assert found is not None
     assert (found.channels, len(found.mean)) == (1, 1)
@@ -201,7 +201,7 @@ def test_half_a_file_of_torch_is_refused(state: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("kind", ["official", "mirror", "mirror's folder"])
 def test_imagenet_comes_from_torchvision_or_a_mirror(
-    server: Server,
+    server: FileServer,
     state: dict[str, Tensor],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -230,7 +230,7 @@ def test_imagenet_comes_from_torchvision_or_a_mirror(
 
 @pytest.mark.parametrize("content", [b"wrong", None], ids=["wrong", "absent"])
 def test_without_the_right_file_of_imagenet_one_line_says_what_to_do(
-    server: Server, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+    server: FileServer, monkeypatch: pytest.MonkeyPatch, content: bytes | None
 ) -> None:
     name = "shuffle-0123abcd.pth"
     publish_imagenet(monkeypatch, f"{server.url}/{name}", 10_000_000)

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,6 +12,13 @@ from imageclf.team import remote_refs as refs
 from imageclf.team.lease import LEASES, Lease, LeaseLostError
 
 NAME = "a" * 64
+# What another process does in its clone.
+WAIT = """
+import sys
+from imageclf.team.lease import Lease
+with Lease(sys.argv[1], 1.5, print):
+    print('taken')
+"""
 LONG_S = 600.0  # nobody waits as long here
 
 
@@ -69,24 +78,22 @@ def test_a_silent_holder_loses_it(clones: list[Path], monkeypatch: pytest.Monkey
     assert leases() == {}
 
 
-def test_who_lives_keeps_it(clones: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    with Lease(NAME, 1.5, no_words) as lease:
-        stop = threading.Event()
-
-        def wait() -> None:
-            with Lease(NAME, 1.5, lambda _: None):
-                stop.set()
-
-        monkeypatch.setattr("imageclf.team.lease._identity", lambda: "another clone")
-        waiting = threading.Thread(target=wait)
-        waiting.start()
-        deadline = time.monotonic() + 4
-        while time.monotonic() < deadline:
-            lease.beat()
-            assert not stop.is_set()
-            time.sleep(lease.pause / 2)
-    waiting.join()
-    assert stop.is_set()
+def test_who_lives_keeps_it(clones: list[Path], tmp_path: Path) -> None:
+    told, waits_since = tmp_path / "told", 0.0
+    command = [sys.executable, "-u", "-c", WAIT, NAME]
+    with told.open("w") as output:
+        with Lease(NAME, 1.5, no_words) as lease:
+            other = subprocess.Popen(command, cwd=clones[1], stdout=output)
+            while not waits_since or time.monotonic() < waits_since + 4:
+                lease.beat()
+                assert other.poll() is None
+                time.sleep(lease.pause / 2)
+                if not waits_since and told.read_text():
+                    waits_since = time.monotonic()
+        assert other.wait(60) == 0
+    *waiting, last = told.read_text().splitlines()
+    assert all("trains this model: waiting" in line for line in waiting)
+    assert last == "taken"
 
 
 def test_the_same_folder_goes_on_at_once(clones: list[Path]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from helpers import webserver
+from helpers.loopback import FileServer, running
 from imageclf.files import UserError, write_json
 from imageclf.team import tracking_server as server
 from imageclf.team.tracking_server import running_server
@@ -55,11 +55,11 @@ def test_a_cluster_is_run_by_the_version_that_made_it(
 
 
 def test_the_password_is_drawn_once_and_for_its_owner(tmp_path: Path) -> None:
-    path = server._credentials(tmp_path)
+    path = server.draw_credentials(tmp_path)
     text = path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(text.split()[-1]) >= 20
-    assert server._credentials(tmp_path).read_text() == text
+    assert server.draw_credentials(tmp_path).read_text() == text
 
 
 def test_users_without_the_password_are_no_new_start(tmp_path: Path, free_port: int) -> None:
@@ -109,7 +109,7 @@ def test_no_proxy_stands_between_it_and_the_wait_for_it(monkeypatch: pytest.Monk
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    with webserver.running_server() as answering:
+    with running(FileServer()) as answering:
         answering.files["/health"] = b"OK"
-        assert server._answers(f"{answering.url}/health")
-    assert not server._answers(f"{answering.url}/health")
+        assert server.answers(f"{answering.url}/health")
+    assert not server.answers(f"{answering.url}/health")

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from helpers.descriptions import FINGERPRINT, described
 from helpers.images import learnable_split
 from helpers.live import CPU, FIGURES, the_run, train_badly, wait_for
+from helpers.loopback import FileServer, Status, running
 from helpers.params import make_params
-from helpers.webserver import Status, running_server
 from imageclf.drawing.plots import pairs, save_figure
 from imageclf.files import UserError
 from imageclf.tracking import live
@@ -71,7 +71,7 @@ def test_a_training_is_reported_while_it_goes_on(project: Path, capfd: Any) -> N
 def test_a_training_that_never_began_is_not_told(project: Path, capfd: Any) -> None:
     with pytest.raises(UserError), LiveRun() as reporting:
         raise UserError("data/prepared is missing")
-    assert reporting._child.returncode == -signal.SIGKILL
+    assert reporting.child.returncode == -signal.SIGKILL
     assert the_run(project) is None
     assert capfd.readouterr() == ("", "")
 
@@ -151,7 +151,7 @@ def test_a_refused_connection_holds_up_nothing(
 def test_a_refused_password_holds_up_nothing(
     project: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    with running_server() as server:
+    with running(FileServer()) as server:
         server.faults = [Status(401)] * 99
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
@@ -187,7 +187,7 @@ def test_trouble_is_told_once(project: Path, monkeypatch: pytest.MonkeyPatch, ca
         with begun() as reporting:
             reporting.log_epoch(1, FIGURES)
             wait_for(lambda: "does not answer (timed out)" in capfd.readouterr().err)
-    assert reporting._child.returncode == -signal.SIGKILL  # while it tried a second time
+    assert reporting.child.returncode == -signal.SIGKILL  # while it tried a second time
     assert capfd.readouterr() == ("", "")
 
 
@@ -228,20 +228,20 @@ def test_a_full_pipe_holds_up_nothing(
     monkeypatch.setattr(live, "WAIT_S", 0.5)
     longest = 0.0
     with begun() as reporting:
-        reporting._child.send_signal(signal.SIGSTOP)
+        reporting.child.send_signal(signal.SIGSTOP)
         for number in range(2000):
             started = time.monotonic()
             reporting.log_epoch(number, FIGURES)
             longest = max(longest, time.monotonic() - started)
     assert longest < 1
-    assert reporting._child.returncode == -signal.SIGKILL
+    assert reporting.child.returncode == -signal.SIGKILL
     assert capfd.readouterr().err == f"tracking waits: MLflow takes too long{WAITS}"
 
 
 def test_a_child_that_dies_is_told(project: Path, capfd: Any) -> None:
     with begun() as reporting:
-        reporting._child.kill()
-        reporting._child.wait()
+        reporting.child.kill()
+        reporting.child.wait()
         reporting.log_epoch(1, FIGURES)
     reason = "the process that reports to MLflow ended with code -9"
     assert capfd.readouterr().err == f"tracking waits: {reason}{WAITS}"

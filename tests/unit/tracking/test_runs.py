@@ -8,9 +8,8 @@ import pytest
 from mlflow import MlflowClient
 
 from helpers.descriptions import DIGESTS, FINGERPRINT, described, epoch
-from helpers.proxy import running_proxy
+from helpers.loopback import FileServer, Proxy, Status, running
 from helpers.tracked import EPOCHS, FinishedTraining
-from helpers.webserver import Status, running_server
 from imageclf.files import UserError
 from imageclf.project.folder import project_root
 from imageclf.project.git import Commit
@@ -231,18 +230,18 @@ def test_a_server_that_is_not_there(
 
 
 def test_a_server_that_hangs_up(files: FinishedTraining, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running_proxy(upstream=9) as proxy:
+    with running(Proxy(upstream=9)) as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address("me", "secret"))
         with pytest.raises(UserError) as caught:
             files.synchronise()
-    place, reason = proxy.address(), "Remote end closed connection without response"
+    place, reason = proxy.url, "Remote end closed connection without response"
     assert str(caught.value) == f"the tracking server {place} does not answer ({reason})"
 
 
 def test_something_else_than_a_tracking_server(
     files: FinishedTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running_proxy(upstream=9) as proxy:
+    with running(Proxy(upstream=9)) as proxy:
         proxy.answer = 200, b"<html>Welcome\nto our hotel</html>"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address("me", "secret"))
         with pytest.raises(
@@ -264,7 +263,7 @@ def test_something_else_than_a_tracking_server(
 def test_a_server_that_refuses(
     files: FinishedTraining, monkeypatch: pytest.MonkeyPatch, code: int, message: str
 ) -> None:
-    with running_server() as server:
+    with running(FileServer()) as server:
         server.faults = [Status(code)] * 5
         address = server.url.replace("//", "//me:secret@")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
