@@ -47,13 +47,13 @@ from imageclf.training.loop import Training
 
 torch.set_num_threads(1)
 params = check_params(given["params"], "test")
-images = numpy.random.default_rng(0).integers(0, 256, (64, 28, 28)).astype(numpy.uint8)
+images = numpy.random.default_rng(0).integers(0, 256, (64, 28, 28, 1)).astype(numpy.uint8)
 split = Split(images, numpy.arange(64) % 4)
 
 
 def training():
     stats = {"mean": [images.mean() / 255], "std": [images.std() / 255]}
-    classifier = build_classifier(params.model, stats, (28, 28), 4)
+    classifier = build_classifier(params.model, stats, (28, 28, 1), 4)
     return Training(params, classifier, split, split, 4)
 
 

@@ -15,6 +15,7 @@ from imageclf.data.prepared import (
     load_split,
     shards_folder,
 )
+from imageclf.data.shapes import as_stored
 from imageclf.data.shards import to_jpeg, write_shards
 
 
@@ -38,8 +39,8 @@ def save_photographs(folder: Path, *names: str) -> None:
 
 
 def sharded(folder: Path, name: str, images: Pixels, labels: Labels) -> Split:
-    """A split whose images (uint8, N x H x W [x 3]) are written as JPEG."""
-    np.save(images_path(folder, name), images[:0])
+    """A split whose images (uint8, N x H x W x C) are written as JPEG."""
+    np.save(images_path(folder, name), as_stored(images[:0]))
     np.save(folder / f"{name}.labels.npy", labels)
     shards_folder(folder, name).mkdir()
     write_shards(map(to_jpeg, images), shards_folder(folder, name))
@@ -47,9 +48,9 @@ def sharded(folder: Path, name: str, images: Pixels, labels: Labels) -> Split:
 
 
 def learnable_split(count: int, seed: int, side: int = 8, classes: int = 4) -> Split:
-    """Noise (uint8, count x side x side) with a bright row that tells the class."""
+    """Noise (uint8, count x side x side x 1) with a bright row that tells the class."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int64) % classes
-    images = generator.integers(0, 120, (count, side, side)).astype(np.uint8)
+    images = generator.integers(0, 120, (count, side, side, 1)).astype(np.uint8)
     images[np.arange(count), labels] += 100
     return Split(images, labels)

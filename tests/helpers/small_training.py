@@ -21,7 +21,7 @@ def small(**changes: object) -> Params:
 
 def fresh(params: Params) -> Classifier:
     torch.manual_seed(params.seed)
-    return build_classifier(params.model, pixel_stats(TRAIN.images), (8, 8), 4)
+    return build_classifier(params.model, pixel_stats(TRAIN.images), (8, 8, 1), 4)
 
 
 def training(params: Params) -> Training:

@@ -74,7 +74,7 @@ def test_a_line_per_image_with_its_likeliest_classes(run: Run, model: Path) -> N
     assert len({len(line) for line in lines}) == 1
     classifier = load_exported(model)
     with Image.open("b.png") as image:
-        (probabilities,) = classifier.probabilities(np.asarray(image)[None])
+        (probabilities,) = classifier.probabilities(np.asarray(image)[None, ..., None])
     expected = [f"{name} {p:>6.1%}" for name, p in likeliest(probabilities, "abcd", 3)]
     assert lines[0] == "  ".join(["b.png         ", *expected])
 
@@ -166,7 +166,7 @@ def test_the_figure_has_a_row_per_image_up_to_a_limit(
 
 def test_what_the_figure_shows() -> None:
     classes = [("b", 0.75), ("$a_{", 0.2), ("c", 0.05)]
-    images = [np.full((8, 8), 7, np.uint8), np.full((8, 8, 3), 200, np.uint8)]
+    images = [np.full((8, 8, 1), 7, np.uint8), np.full((8, 8, 3), 200, np.uint8)]
     figure = image_with_probabilities(images, ["costs $3_{", "a" * 99], [classes] * 2)
     picture, chart, colour, _ = figure.axes
     assert (picture.images[0].get_array() == 7).all()

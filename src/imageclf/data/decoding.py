@@ -57,6 +57,9 @@ CROPPED = 224 / 255
 JPEG_OVERSAMPLING = 4
 JPEG_REDUCTIONS = (8, 4, 2, 1)
 JPEG_FORMATS = {"JPEG", "MPO"}  # MPO: several JPEGs in a file, as some phones write
+# By the number of channels: Pillow's name of an image's mode, and the resizer's.
+MODES = {1: "L", 3: "RGB"}
+LAYOUTS = {1: PixelType.U8, 3: PixelType.U8x3}
 
 # https://exiftool.org/TagNames/EXIF.html, tag 0x0112: what turns each orientation upright.
 _UPRIGHT = {
@@ -100,7 +103,7 @@ def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
 
     Args:
         source: a file, or the content of one.
-        image_shape: (H, W) for grey, (H, W, 3) for RGB.
+        image_shape: (H, W, C), with one channel for grey and three for RGB.
         fit: how it comes to H x W.
 
     Raises:
@@ -108,8 +111,8 @@ def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
             short, too large, or of samples that are not supported.
     """
     path = source if isinstance(source, Path) else None
-    height, width, *channels = image_shape
-    mode = "RGB" if channels else "L"
+    height, width, channels = image_shape
+    mode = MODES[channels]
     try:
         content = source if isinstance(source, bytes) else content_of(source)
         with pillow_silenced, opened(content) as image:
@@ -125,7 +128,7 @@ def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
     except Exception as error:
         raise ImageError(path, reason_of(error)) from error
     if turn is not None:
-        fitted = np.array(Image.fromarray(fitted).transpose(turn))
+        fitted = np.array(Image.fromarray(fitted.squeeze()).transpose(turn)).reshape(image_shape)
         made = ("turned upright", *made)
     if turn in _SIDEWAYS:
         whole = whole[::-1]
@@ -142,22 +145,23 @@ def resized(
     """An image at another size.
 
     Args:
-        pixels: uint8, H x W [x 3].
+        pixels: uint8, H x W x C.
         height: of the result.
         width: likewise.
         kind: of the filter, which widens by as much as the image shrinks.
         box: the part to be used: left, top, width and height, in pixels and fractions of them.
 
     Returns:
-        uint8, height x width [x 3]; the same bytes whatever the processor.
+        uint8, height x width x C; the same bytes whatever the processor.
     """
-    layout = PixelType.U8x3 if pixels.ndim == 3 else PixelType.U8
-    source = ImageData(pixels.shape[1], pixels.shape[0], layout, pixels.tobytes())
+    stored_height, stored_width, channels = pixels.shape
+    layout = LAYOUTS[channels]
+    source = ImageData(stored_width, stored_height, layout, pixels.tobytes())
     target = ImageData(width, height, layout)
     part = CropBox(*box) if box else None
     Resizer().resize(source, target, ResizeOptions(ResizeAlg.convolution(kind), crop_box=part))
     values = np.frombuffer(bytearray(target.get_buffer()), np.uint8)
-    return values.reshape(height, width, *pixels.shape[2:])
+    return values.reshape(height, width, channels)
 
 
 def has_colour(content: bytes) -> bool:
@@ -207,10 +211,9 @@ def _decoded(content: bytes, image: Image.Image, mode: str, side: int) -> tuple[
         # The same pixels as Pillow's in two thirds of the time. What it finds fault with, Pillow
         # may read all the same, or tells what is wrong.
         with suppress(ValueError):
-            pixels: Pixels = simplejpeg.decode_jpeg(content, colours, **smallest)
-            return pixels[..., 0] if mode == "L" else pixels, reduction
+            return simplejpeg.decode_jpeg(content, colours, **smallest), reduction
     load(image)
-    return np.asarray(eight_bits(image, mode)), 1
+    return np.atleast_3d(np.asarray(eight_bits(image, mode))), 1
 
 
 def _fitted(pixels: Pixels, size: tuple[float, float], height: int, width: int, fit: Fit) -> Pixels:
@@ -230,7 +233,7 @@ def _padded(pixels: Pixels, size: tuple[float, float], height: int, width: int) 
     scale = max(size[0] / width, size[1] / height)
     inner = max(1, round(size[1] / scale)), max(1, round(size[0] / scale))
     top, left = round((height - inner[0]) / 2), round((width - inner[1]) / 2)
-    target = np.zeros((height, width, *pixels.shape[2:]), np.uint8)
+    target = np.zeros((height, width, pixels.shape[2]), np.uint8)
     whole = resized(pixels, *inner, PHOTO_FILTER, (0.0, 0.0, *size))
     target[top : top + inner[0], left : left + inner[1]] = whole
     return target

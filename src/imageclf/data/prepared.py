@@ -1,9 +1,10 @@
 """Prepared images: a folder of packed arrays, memory-mapped by everyone who needs them.
 
-It holds, per split, ``SPLIT.images.npy`` (uint8, N x H x W or N x H x W x C) and
-``SPLIT.labels.npy`` (int64, N), and beside them ``classes.json``, ``stats.json``, ``digests.json``
-and ``manifest.parquet``. Where the pixels would be too many, ``SPLIT.images.npy`` holds no image
-and the folder ``SPLIT.shards`` all of them, as JPEG; otherwise that folder holds none.
+It holds, per split, ``SPLIT.images.npy`` (uint8, N x H x W of grey images, N x H x W x 3 of others)
+and ``SPLIT.labels.npy`` (int64, N), and beside them ``classes.json``, ``stats.json``,
+``digests.json`` and ``manifest.parquet``. Where the pixels would be too many, ``SPLIT.images.npy``
+holds no image and the folder ``SPLIT.shards`` all of them, as JPEG; otherwise that folder holds
+none. In memory every image is H x W x C.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from imageclf.data.shapes import as_stored, shape_in_memory
 from imageclf.data.shards import JpegImages
 from imageclf.files import UserError, read_json, sha256_file
 
@@ -24,7 +26,7 @@ Labels = NDArray[np.int64]
 
 
 class Images(Protocol):
-    """Images that need not be in memory: uint8, N x H x W or N x H x W x C.
+    """Images that need not be in memory: uint8, N x H x W x C.
 
     A number, a slice or an array of numbers in brackets gives their pixels.
     """
@@ -62,9 +64,10 @@ def load_split(folder: Path, name: str) -> Split:
         packed = np.load(images_path(folder, name), mmap_mode="r")
         labels = np.load(folder / f"{name}.labels.npy")
         in_shards = len(labels) and not len(packed)
-        images: Images = packed
+        image_shape = shape_in_memory(packed.shape[1:])
+        images: Images = packed.reshape(len(packed), *image_shape)
         if in_shards:
-            images = JpegImages(shards_folder(folder, name), packed.shape[1:])
+            images = JpegImages(shards_folder(folder, name), image_shape)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: the {name} split is unreadable ({error}): run `dvc repro`"
@@ -118,11 +121,12 @@ def pixel_counts(images: Pixels) -> NDArray[np.int64]:
     """How often each of the 256 values stands in each channel: C x 256."""
     from PIL import Image
 
-    count, height, width, channels = (*images.shape, 1)[:4]
-    if not count:
+    channels = images.shape[3]
+    if not len(images):
         return np.zeros((channels, 256), dtype=np.int64)
     # One tall image: Pillow counts many times faster than numpy.
-    tall = np.ascontiguousarray(images).reshape((count * height, width, *images.shape[3:]))
+    stored = np.ascontiguousarray(as_stored(images))
+    tall = stored.reshape(-1, *stored.shape[2:])
     return np.array(Image.fromarray(tall).histogram(), dtype=np.int64).reshape(channels, 256)
 
 

@@ -30,10 +30,10 @@ class JpegImages:
     copy in another process reads the same files, so that nothing of them is sent.
 
     Attributes:
-        shape: (N, H, W) or (N, H, W, 3).
+        shape: (N, H, W, C).
     """
 
-    def __init__(self, folder: Path, image_shape: tuple[int, ...]) -> None:
+    def __init__(self, folder: Path, image_shape: tuple[int, int, int]) -> None:
         self._folder = folder
         self._index = np.load(folder / "index.npy", mmap_mode="r")
         self.shape = (len(self._index), *image_shape)
@@ -45,7 +45,7 @@ class JpegImages:
         return JpegImages, (self._folder, self.shape[1:])
 
     def __getitem__(self, key: SupportsIndex | slice | NDArray[np.int64]) -> Pixels:
-        """The pixels of one image (H x W [x 3]) or of several (one more axis in front).
+        """The pixels of one image (H x W x C) or of several (one more axis in front).
 
         Raises:
             UserError: a shard is missing or damaged.
@@ -67,17 +67,14 @@ class JpegImages:
 
 
 def to_jpeg(pixels: Pixels) -> bytes:
-    """An image (uint8, H x W [x 3]) as JPEG."""
+    """An image (uint8, H x W x C) as JPEG."""
     import simplejpeg
 
-    if pixels.ndim == 2:
-        content = simplejpeg.encode_jpeg(pixels[..., None], QUALITY, "GRAY", "Gray")
-    else:
-        content = simplejpeg.encode_jpeg(pixels, QUALITY, "RGB", COLOURS)
-    return cast("bytes", content)
+    colours = ("GRAY", "Gray") if pixels.shape[2] == 1 else ("RGB", COLOURS)
+    return cast("bytes", simplejpeg.encode_jpeg(pixels, QUALITY, *colours))
 
 
-def from_jpeg(content: bytes, image_shape: tuple[int, ...]) -> Pixels:
+def from_jpeg(content: bytes, image_shape: tuple[int, int, int]) -> Pixels:
     """The image that ``to_jpeg`` was given, but for what JPEG loses."""
     image = np.empty(image_shape, np.uint8)
     _decode(content, image)
@@ -110,7 +107,7 @@ def _decode(content: bytes, image: Pixels) -> None:
     """Decode into ``image``, which has the shape that the content must have."""
     import simplejpeg
 
-    height, width, *channels = image.shape
-    found = simplejpeg.decode_jpeg(content, "RGB" if channels else "GRAY", buffer=image)
+    height, width, channels = image.shape
+    found = simplejpeg.decode_jpeg(content, "RGB" if channels == 3 else "GRAY", buffer=image)
     if found.shape[:2] != (height, width):
         raise ValueError(f"an image of {found.shape[1]} x {found.shape[0]} pixels")

@@ -97,7 +97,7 @@ def image_grid(
     probabilities: NDArray[np.float32],
     title: str,
 ) -> Figure:
-    """Images (uint8, N x H x W [x 3]) with predicted and true class under each."""
+    """Images (uint8, N x H x W x C) with predicted and true class under each."""
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.6 * columns, 2.05 * rows + 0.5), layout="constrained")
@@ -127,7 +127,7 @@ def pairs(
     """Images as they are and, under each, as the network sees them, eight pairs side by side.
 
     Args:
-        originals: uint8, N x H x W [x 3].
+        originals: uint8, N x H x W x C.
         seen: uint8, likewise.
         names: above each original.
         captions: below what is seen of it.
@@ -173,11 +173,11 @@ def first_filters(weight: NDArray[np.float32], image_shape: Sequence[int]) -> Fi
 
     Args:
         weight: float32, units x pixels of a fully connected layer, or units x C x H x W.
-        image_shape: (H, W) or (H, W, C) of the images.
+        image_shape: (H, W, C) of the images.
     """
     if weight.ndim == 2:
-        channels = image_shape[2] if len(image_shape) == 3 else 1
-        weight = weight.reshape(-1, channels, *image_shape[:2])
+        height, width, channels = image_shape
+        weight = weight.reshape(-1, channels, height, width)
     filters = weight[:64].mean(axis=1)
     columns = min(16, len(filters))
     rows = -(-len(filters) // columns)
@@ -201,7 +201,7 @@ def image_with_probabilities(
     titles: Sequence[str],
     likeliest: Sequence[Sequence[tuple[str, float]]],
 ) -> Figure:
-    """A row per image: the image (uint8, H x W [x 3]) beside its likeliest classes as bars.
+    """A row per image: the image (uint8, H x W x C) beside its likeliest classes as bars.
 
     ``likeliest`` holds, per image, class names and probabilities, the likeliest first.
     """

@@ -37,7 +37,7 @@ class Labelled:
 
     Attributes:
         rows: their rows of the manifest, in the order of the images.
-        images: uint8, N x H x W [x C], and their labels.
+        images: uint8, N x H x W x C, and their labels.
         groups: int64, N; images of one group show the same or have one origin.
         class_names: a label is an index into them.
         stats: of the train split, see ``prepared.stats_of``.

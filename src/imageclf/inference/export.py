@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imageclf.data.prepared import Pixels
+from imageclf.data.prepared import Images, Pixels
+from imageclf.data.shapes import as_stored
 from imageclf.files import UserError, sha256_file
 from imageclf.network.classifier import Classifier, Description
 
@@ -24,14 +25,15 @@ ONNX_OPSET = 18
 
 
 class _Probabilities(nn.Module):
-    """What is exported: the classifier with its softmax."""
+    """What is exported: the classifier with its softmax, for images as files hold them."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = classifier
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier.probabilities(images)
+        pixels = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        return self.classifier.as_probabilities(self.classifier.from_pixels(pixels.float()))
 
 
 def export(classifier: Classifier, description: Description, folder: Path) -> None:
@@ -53,7 +55,7 @@ def export(classifier: Classifier, description: Description, folder: Path) -> No
 
 
 def parity(
-    classifier: Classifier, images: Pixels, folder: Path, tolerance: float
+    classifier: Classifier, images: Images, folder: Path, tolerance: float
 ) -> dict[str, Any]:
     """Compare the exported files with the model on real images at batches of 1, 2 and 7.
 
@@ -78,7 +80,7 @@ def parity(
         with torch.no_grad():
             expected = classifier.probabilities(torch.from_numpy(batch)).numpy()
         for name, run in runners.items():
-            difference = float(np.abs(run(batch) - expected).max())
+            difference = float(np.abs(run(as_stored(batch)) - expected).max())
             largest[name] = max(largest[name], difference)
     for name, difference in largest.items():
         if not difference <= tolerance:

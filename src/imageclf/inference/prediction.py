@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from imageclf.data.decoding import Fit, Pixels, decode
 from imageclf.data.opening import ImageError
+from imageclf.data.shapes import as_stored, shape_in_memory
 from imageclf.files import UserError
 
 MODEL_FILE = "model.onnx"
@@ -25,7 +26,7 @@ DECODED_AHEAD = 2 * BATCH
 
 @dataclass(frozen=True)
 class Prediction:
-    """A file, what the network saw of it (uint8, H x W [x 3]) and the probability of each class.
+    """A file, what the network saw of it (uint8, H x W x C) and the probability of each class.
 
     ``probabilities`` is float32 of shape (classes,) and sums to 1.
     """
@@ -41,13 +42,15 @@ class ExportedClassifier:
 
     session: Any
     class_names: list[str]
-    image_shape: tuple[int, ...]
+    image_shape: tuple[int, int, int]
     fit: Fit
     fingerprint: str
 
     def probabilities(self, images: Pixels) -> NDArray[np.float32]:
-        """The probability of each class (float32, N x classes) for uint8 images (N x H x W)."""
-        probabilities: NDArray[np.float32] = self.session.run(None, {"images": images})[0]
+        """The probability of each class (float32, N x classes) for uint8 N x H x W x C images."""
+        probabilities: NDArray[np.float32] = self.session.run(None, {"images": as_stored(images)})[
+            0
+        ]
         return probabilities
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction | ImageError]:
@@ -92,7 +95,7 @@ def load_exported(path: Path) -> ExportedClassifier:
         return ExportedClassifier(
             session,
             json.loads(metadata["class_names"]),
-            tuple(json.loads(metadata["image_shape"])),
+            shape_in_memory(json.loads(metadata["image_shape"])),
             metadata["fit"],
             metadata["fingerprint"],
         )

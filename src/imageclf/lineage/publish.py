@@ -113,11 +113,12 @@ class Outs:
         import numpy as np
 
         from imageclf.data.prepared import load_split
+        from imageclf.data.shapes import as_stored
 
         model = Model(
             name=params["register.name"],
             path=self._folder / ONNX,
-            example=np.array(load_split(self._folder / PREPARED, "test").images[:2]),
+            example=as_stored(np.array(load_split(self._folder / PREPARED, "test").images[:2])),
             class_names=self._model["class_names"],
         )
         items: list[Item] = [

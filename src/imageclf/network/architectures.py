@@ -75,11 +75,11 @@ def build_network(model: Model, image_shape: Sequence[int], classes: int) -> Net
 
     Args:
         model: the section of the parameters.
-        image_shape: (H, W) of grey images or (H, W, C).
+        image_shape: (H, W, C).
         classes: the number of outputs.
     """
     build = ARCHITECTURES.get(model.name, torchvision_network)
-    backbone, last = cut_off_head(build(model, (*image_shape, 1)[:3], classes))
+    backbone, last = cut_off_head(build(model, image_shape, classes))
     head: list[nn.Module] = [last]
     if model.head:
         head = linear_layers([last.in_features, *model.head, classes], model)

@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from imageclf.data.shapes import shape_in_memory
 from imageclf.files import UserError, atomic_folder, read_json, write_json
 from imageclf.network.architectures import Network, build_network
 from imageclf.params import Model
@@ -29,7 +30,7 @@ class Description:
     Attributes:
         fingerprint: sha256 over all that determined the training.
         class_names: name of each output.
-        image_shape: (H, W) or (H, W, C) of the uint8 images it takes.
+        image_shape: of the uint8 images it takes, as in files: (H, W) if they are grey.
         fit: how an image comes to that shape (see ``decoding.Fit``).
         mean: per channel, of pixels scaled to 0..1, subtracted first.
         std: per channel, divided by next.
@@ -71,7 +72,7 @@ class Classifier(nn.Module):
         self.shift: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
-        """The network's output (float32, N x classes) for uint8 N x H x W [x C] images."""
+        """The network's output (float32, N x classes) for uint8 N x H x W x C images."""
         return self.from_pixels(to_pixels(images))
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
@@ -89,14 +90,18 @@ class Classifier(nn.Module):
 
         The softmax of log-probabilities is the probabilities themselves, as it is of logits.
         """
-        result: Tensor = self(images)
-        return result if self.output == "softmax" else result.softmax(dim=1)
+        return self.as_probabilities(self(images))
+
+    def as_probabilities(self, output: Tensor) -> Tensor:
+        """The network's output as probabilities, likewise."""
+        return output if self.output == "softmax" else output.softmax(dim=1)
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Packed uint8 images (N x H x W [x C]) as float32, N x C x H x W, still 0 to 255."""
-    channels_first = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    return channels_first.float()
+    """Packed uint8 images (N x H x W x C) as float32, N x C x H x W, still 0 to 255."""
+    count, height, width, channels = images.shape
+    # The view makes grey images contiguous to torch, which else convolves them as channels last.
+    return images.permute(0, 3, 1, 2).view(count, channels, height, width).float()
 
 
 def build_classifier(
@@ -122,7 +127,7 @@ def normalisation(
 
 
 def evaluation_batch(shape: Sequence[int]) -> int:
-    """How many images, of H x W [x C], go through a network at a time."""
+    """How many images, of H x W x C, go through a network at a time."""
     return max(1, min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(shape[:2])))
 
 
@@ -155,7 +160,7 @@ def load_classifier(folder: Path) -> tuple[Classifier, Description]:
     classifier = build_classifier(
         model,
         {"mean": description.mean, "std": description.std},
-        description.image_shape,
+        shape_in_memory(description.image_shape),
         len(description.class_names),
     )
     try:

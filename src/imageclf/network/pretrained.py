@@ -89,7 +89,7 @@ def begin_classifier(
         model: the section of the parameters.
         stats: mean and std of the train split's pixels.
         folder: of ``write_pretrained``.
-        image_shape: (H, W) or (H, W, C) of the images.
+        image_shape: (H, W, C) of the images.
         classes: the number of outputs.
 
     Raises:
@@ -171,7 +171,7 @@ def _check(pretrained: Pretrained, model: Model, image_shape: Sequence[int]) -> 
                 f"model.{key} is {asked[key]}, but model.weights are those of a network with "
                 f"{value}: set model.{key}: {value}"
             )
-    channels = (*image_shape, 1)[2]
+    channels = image_shape[2]
     if channels != pretrained.channels:
         raise UserError(
             f"model.weights take images of {pretrained.channels} channels, but these have "

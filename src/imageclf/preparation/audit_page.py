@@ -53,7 +53,7 @@ class Album:
 
     def _picture(self, name: str) -> Picture:
         entry = self._rows.loc[name]
-        image = Image.fromarray(self._images[entry["split"]][entry["row"]])
+        image = Image.fromarray(self._images[entry["split"]][entry["row"]].squeeze())
         image.thumbnail((SIDE, SIDE))
         content = io.BytesIO()
         # The smallest are drawn dot by dot, which JPEG would blur.

@@ -79,14 +79,14 @@ class Blocks:
         table: a row per file, in the order of the source: name, split (empty where it is to be
             drawn), class, height, width, sha256, pixels_sha256, verdict (ok, converted,
             unreadable) and a note on it. What is unreadable has no image.
-        image_shape: (H, W) or (H, W, 3).
+        image_shape: (H, W, C).
         as_jpeg: whether the blocks hold JPEG files, and not pixels.
         blocks: the images as they follow each other in the table.
         thumbnails: of the images (see ``duplicates``), where they are photographs.
     """
 
     table: "pd.DataFrame"
-    image_shape: tuple[int, ...]
+    image_shape: tuple[int, int, int]
     as_jpeg: bool
     blocks: list[Block]
     thumbnails: Pixels | None = None
@@ -124,7 +124,7 @@ class _Job(NamedTuple):
     """A block to be made of a part's images."""
 
     part: _Part
-    image_shape: tuple[int, ...]
+    image_shape: tuple[int, int, int]
     fit: Fit
     as_jpeg: bool
     path: Path
@@ -174,7 +174,7 @@ def make_blocks(
     side, channels = transform.image_size, transform.channels
     if channels == "auto":
         channels = 3 if _any_colour(tar, files, mapped) else 1
-    image_shape = (side, side, 3) if channels == 3 else (side, side)
+    image_shape = (side, side, channels)
     as_jpeg = are_too_many(len(files), image_shape, transform)
     work = _work_folder(folder, tar, image_shape, transform.fit, as_jpeg)
     parts = _parts(tar, files, max(1, min(MOST_IMAGES, BLOCK // prod(image_shape))))
@@ -197,16 +197,16 @@ def make_blocks(
         image_shape,
         as_jpeg,
         [Block(job.path, some.sizes) for job, some in zip(jobs, made, strict=True)],
-        thumbnails.reshape(-1, *THUMBNAIL, *image_shape[2:]),
+        thumbnails.reshape(-1, *THUMBNAIL, channels),
     )
 
 
-def are_too_many(images: int, image_shape: tuple[int, ...], transform: Transform) -> bool:
+def are_too_many(images: int, image_shape: tuple[int, int, int], transform: Transform) -> bool:
     """Whether so many images are kept as JPEG, because their pixels would take too much."""
     return images * prod(image_shape) > transform.packed_limit_gb * 1e9
 
 
-def image_bytes(image_shape: tuple[int, ...], as_jpeg: bool) -> int:
+def image_bytes(image_shape: tuple[int, int, int], as_jpeg: bool) -> int:
     """What an image takes on the disk, as JPEG at most with photographs."""
     return int(prod(image_shape) * (JPEG_SHARE if as_jpeg else 1))
 
@@ -227,7 +227,7 @@ def _has_colour(part: _Part) -> bool:
 
 
 def _work_folder(
-    folder: Path, tar: Path, image_shape: tuple[int, ...], fit: Fit, as_jpeg: bool
+    folder: Path, tar: Path, image_shape: tuple[int, int, int], fit: Fit, as_jpeg: bool
 ) -> Path:
     """The folder of the blocks of this work; that of any other is removed."""
     determines = {

@@ -11,6 +11,7 @@ from numpy.lib.format import open_memmap, read_array_header_1_0, read_magic
 from numpy.typing import NDArray
 
 from imageclf.data.prepared import SPLITS, images_path, pixel_counts, shards_folder
+from imageclf.data.shapes import stored_shape
 from imageclf.data.shards import from_jpeg, write_shards
 from imageclf.preparation.blocks import Block, Blocks, Map
 
@@ -24,7 +25,7 @@ class _Deal(NamedTuple):
     block: Path
     splits: NDArray[np.object_]
     rows: dict[str, int]
-    image_shape: tuple[int, ...]
+    image_shape: tuple[int, int, int]
     folder: Path
 
 
@@ -40,7 +41,7 @@ class _Count(NamedTuple):
 
     block: Block
     chosen: NDArray[np.bool_]
-    image_shape: tuple[int, ...]
+    image_shape: tuple[int, int, int]
 
 
 def deal_out(images: Blocks, splits: NDArray[np.object_], folder: Path, mapped: Map) -> Any:
@@ -58,7 +59,7 @@ def deal_out(images: Blocks, splits: NDArray[np.object_], folder: Path, mapped: 
     parts = list(_parts(images, splits))
     for split in SPLITS:
         count = 0 if images.as_jpeg else int((splits == split).sum())
-        shape = (count, *images.image_shape)
+        shape = (count, *stored_shape(images.image_shape))
         open_memmap(images_path(folder, split), "w+", np.uint8, shape)
         shards_folder(folder, split).mkdir()
     if images.as_jpeg:
@@ -82,7 +83,7 @@ def _parts(
 
 
 def _deals(
-    parts: list[tuple[Block, NDArray[np.object_]]], image_shape: tuple[int, ...], folder: Path
+    parts: list[tuple[Block, NDArray[np.object_]]], image_shape: tuple[int, int, int], folder: Path
 ) -> Iterator[_Deal]:
     rows = dict.fromkeys(SPLITS, 0)
     for block, part in parts:

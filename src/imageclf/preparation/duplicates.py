@@ -25,14 +25,14 @@ MOST_BITS = 7  # by which the hashes of near-duplicates differ
 MOST_DIFFERENCE = 0.13  # of their thumbnails on average, as a share of the contrast
 FEWEST_STEPS = 34  # of 64, between neighbours in a thumbnail that tells images apart
 FLAT = 2.0  # levels of 255, up to which neighbours are as good as equal
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+LUMA = {1: (1.0,), 3: (0.299, 0.587, 0.114)}  # of the channels, ITU-R BT.601
 
 Groups = NDArray[np.int64]
 Pairs = NDArray[np.int64]
 
 
 def thumbnail(pixels: Pixels) -> Pixels:
-    """An image (uint8, H x W [x 3]) shrunk to 8 x 9 [x 3]."""
+    """An image (uint8, H x W x C) shrunk to 8 x 9 x C."""
     return resized(pixels, *THUMBNAIL, FilterType.box)
 
 
@@ -41,7 +41,7 @@ def same_images(digests: Sequence[str], thumbnails: Pixels | None) -> Groups:
 
     Args:
         digests: of the pixels of N images; equal ones mean equal images.
-        thumbnails: uint8, N x 8 x 9 [x 3]; without them only equal images are found.
+        thumbnails: uint8, N x 8 x 9 x C; without them only equal images are found.
     """
     _, first, group = np.unique(np.asarray(digests), return_index=True, return_inverse=True)
     same = first[group]
@@ -91,21 +91,20 @@ def _near_pairs(thumbnails: Pixels) -> Pairs:
 
 
 def perceptual_hash(thumbnails: Pixels) -> NDArray[np.uint64]:
-    """The dHash of thumbnails (uint8, N x 8 x 9 [x 3]): uint64, N."""
+    """The dHash of thumbnails (uint8, N x 8 x 9 x C): uint64, N."""
     bits = (_steps(thumbnails) > 0).reshape(-1, 64)
     return np.packbits(bits, axis=1).view(np.uint64).ravel()
 
 
 def _steps(thumbnails: Pixels) -> NDArray[np.float64]:
     """By how many levels each pixel is brighter than its left neighbour: N x 8 x 8."""
-    greys = thumbnails @ np.array(LUMA) if thumbnails.ndim == 4 else thumbnails.astype(np.float64)
-    return np.diff(greys, axis=2)
+    return np.diff(thumbnails @ np.array(LUMA[thumbnails.shape[3]]), axis=2)
 
 
 def _close(thumbnails: Pixels, pairs: Pairs) -> NDArray[np.bool_]:
     one, other = thumbnails[pairs[:, 0]], thumbnails[pairs[:, 1]]
     difference = np.maximum(one, other) - np.minimum(one, other)
-    pixels = tuple(range(1, one.ndim))
+    pixels = (1, 2, 3)
     limit = MOST_DIFFERENCE * np.maximum(one.std(axis=pixels), other.std(axis=pixels))
     close: NDArray[np.bool_] = difference.mean(axis=pixels) <= limit
     return close

@@ -56,7 +56,7 @@ def block_of_idx(raw: Path, name: str, work: Path, transform: Transform) -> Bloc
     side = transform.image_size
     images = _resized(np.concatenate([images for images, _ in parts]), side)
     if transform.channels == 3:
-        images = np.repeat(images[..., None], 3, axis=3)
+        images = np.repeat(images, 3, axis=3)
     table = pd.concat([table for _, table in parts], ignore_index=True)
     digests = [hashlib.sha256(image).hexdigest() for image in images]
     table["class"] = np.array(CLASS_NAMES[name])[table["label"]]
@@ -94,11 +94,11 @@ def read_idx(path: Path) -> Pixels:
 
 
 def _read_part(raw: Path, part: str, split: str) -> tuple[Pixels, "pd.DataFrame"]:
-    """Images, and for each its name ``PART[INDEX]``, its split and its label."""
+    """Images (N x H x W x 1), and for each its name ``PART[INDEX]``, its split and its label."""
     import pandas as pd
 
     prefix = f"{part}-" if part else ""
-    images = read_idx(raw / f"{prefix}images-idx3-ubyte")
+    images = read_idx(raw / f"{prefix}images-idx3-ubyte")[..., None]
     labels = read_idx(raw / f"{prefix}labels-idx1-ubyte")
     if len(images) != len(labels):
         raise UserError(

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from imageclf.data.shapes import shape_in_memory
 from imageclf.files import UserError, atomic_folder, sha256_file
 from imageclf.network.pretrained import (
     ARCHITECTURE,
@@ -124,7 +125,7 @@ def _of_ours(folder: Path) -> tuple[Pretrained, Mapping[str, "Tensor"]]:
     mean, std = normalisation(model.normalize, description.mean, description.std)
     pretrained = Pretrained(
         architecture=architecture(description.model),
-        channels=(*description.image_shape, 1)[2],
+        channels=shape_in_memory(description.image_shape)[2],
         mean=mean,
         std=std,
         origin={

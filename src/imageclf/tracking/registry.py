@@ -44,7 +44,7 @@ UNKNOWN = Decision(
 
 @dataclass(frozen=True)
 class Model:
-    """An ONNX file to register under a name, with two test images (uint8, 2 x H x W [x C])."""
+    """An ONNX file to register under a name, with two test images in the shape that it takes."""
 
     name: str
     path: Path

@@ -85,6 +85,7 @@ def describe_classifier(params: Params) -> "Description":
         UserError: a file is missing.
     """
     from imageclf.data.prepared import load_class_names, load_split, split_digest
+    from imageclf.data.shapes import stored_shape
     from imageclf.network.classifier import WHOLE, Description
     from imageclf.network.pretrained import read_pretrained
     from imageclf.training.fingerprint import fingerprint
@@ -93,7 +94,7 @@ def describe_classifier(params: Params) -> "Description":
     return Description(
         fingerprint=fingerprint(params),
         class_names=load_class_names(PREPARED),
-        image_shape=list(load_split(PREPARED, "train").images.shape[1:]),
+        image_shape=list(stored_shape(load_split(PREPARED, "train").images.shape[1:])),
         fit=stats["fit"],
         mean=pretrained.mean if pretrained else stats["mean"],
         std=pretrained.std if pretrained else stats["std"],

@@ -22,8 +22,8 @@ class Preview:
     """Images, in the order in which the training sees them.
 
     Attributes:
-        originals: uint8, N x H x W [x C].
-        seen: the same after transform and augmentation, uint8, N x H x W x C.
+        originals: uint8, N x H x W x C.
+        seen: the same after transform and augmentation.
         names: the class of each original.
         captions: which classes an image was mixed from, a line each; empty where it is of one.
     """

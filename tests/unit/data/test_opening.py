@@ -36,7 +36,7 @@ def test_every_format_that_is_named_is_read(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["DDS", "EPS", "ICNS", "ICO", "PCX", "SGI", "TGA"])
 def test_no_other_format_is_opened_whatever_pillow_can(kind: str) -> None:
     with pytest.raises(ImageError, match=NO_FORMAT):
-        decode(encoded(kind), (8, 8))
+        decode(encoded(kind), (8, 8, 1))
 
 
 def test_a_script_of_postscript_starts_no_program(
@@ -50,7 +50,7 @@ def test_a_script_of_postscript_starts_no_program(
     script = tmp_path / "image.png"
     script.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n{ } loop\n")
     with pytest.raises(ImageError, match=NO_FORMAT):
-        decode(script, (8, 8))
+        decode(script, (8, 8, 1))
     assert not started.exists()
     # As it stands there, Pillow would have started it.
     with Image.open(script) as image, pytest.raises(OSError, match=r".*"):
@@ -77,12 +77,12 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     for name in ("pipe.png", "zero.png"):
         with pytest.raises(ImageError, match=f"{name}: not a regular file") as caught:
-            decode(tmp_path / name, (8, 8))
+            decode(tmp_path / name, (8, 8, 1))
         assert caught.value.path == tmp_path / name
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket.png"))
         with pytest.raises(ImageError, match=r"socket.png: no such device"):
-            decode(tmp_path / "socket.png", (8, 8))
+            decode(tmp_path / "socket.png", (8, 8, 1))
 
 
 def test_an_enormous_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_an_enormous_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
 def test_a_damaged_file_of_a_known_format_is_called_so(kind: str) -> None:
     damaged = encoded(kind)[:12] + bytes(100)
     with pytest.raises(ImageError, match=f"^image: damaged, or a kind of {kind} that is not supp"):
-        decode(damaged, (8, 8))
+        decode(damaged, (8, 8, 1))
 
 
 def test_scans_without_end_are_refused() -> None:
@@ -107,8 +107,8 @@ def test_scans_without_end_are_refused() -> None:
     last = content.rindex(b"\xff\xc4")  # the tables of the last scan, and that scan
     repeated = content[:-2] + 600 * content[last:-2] + content[-2:]
     with pytest.raises(ImageError, match=r"61\d scans over its pixels, too many"):
-        decode(repeated, (8, 8))
-    assert decode(content, (8, 8)).max() == 0
+        decode(repeated, (8, 8, 1))
+    assert decode(content, (8, 8, 1)).max() == 0
 
 
 # Bits flipped in the middle of the compressed pixels.
@@ -128,7 +128,7 @@ for compression in ("tiff_lzw", "tiff_adobe_deflate", "group4", "jpeg", "packbit
         damaged = bytearray(content.getvalue())
         damaged[start + 8 :: 401] = bytes(each ^ 0x5A for each in damaged[start + 8 :: 401])
         try:
-            decode(bytes(damaged), (8, 8))
+            decode(bytes(damaged), (8, 8, 1))
         except ImageError as error:
             print(compression, error.reason)
 """

@@ -21,7 +21,7 @@ def test_a_split_is_mapped_and_not_read(folder: Path) -> None:
     assert isinstance(split.images, np.memmap)
     assert (len(split), split.images.shape, split.labels.tolist()) == (
         5,
-        (5, 4, 4),
+        (5, 4, 4, 1),
         [0, 1, 2, 3, 4],
     )
 
@@ -32,10 +32,10 @@ def test_a_digest_tells_of_images_and_labels(folder: Path) -> None:
     assert split_digest(folder, "val") != split_digest(folder, "test")
 
 
-@pytest.mark.parametrize("shape", [(5, 4, 4), (5, 4, 6, 3), (1, 1, 1)])
+@pytest.mark.parametrize("shape", [(5, 4, 4, 1), (5, 4, 6, 3), (1, 1, 1, 1)])
 def test_statistics_are_per_channel(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    scaled = images.reshape(-1, (*shape, 1)[3]) / 255
+    scaled = images.reshape(-1, shape[3]) / 255
     stats = pixel_stats(images)
     assert stats["mean"] == pytest.approx(scaled.mean(axis=0))
     assert stats["std"] == pytest.approx(scaled.std(axis=0))

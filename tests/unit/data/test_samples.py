@@ -42,7 +42,7 @@ DEEP = "more than 8 bits scaled to 8"
 def decoded(content: bytes, colour: bool = True) -> Decoded | None:
     """As it comes, at its own size; None where it is refused, with words that say so."""
     try:
-        return read(content, (SIDE, SIDE, 3) if colour else (SIDE, SIDE), "stretch")
+        return read(content, (SIDE, SIDE, 3) if colour else (SIDE, SIDE, 1), "stretch")
     except ImageError as error:
         if "not supported" in error.reason or "neither 8 bits" in error.reason:
             return None
@@ -144,7 +144,7 @@ def test_colours_of_tiff_that_are_no_plain_numbers_are_refused(form: int) -> Non
 def test_greys_on_no_known_scale_are_refused(values: Array, bits: int, form: int) -> None:
     values = values if form == FLOAT else np.rint(values).astype(np.int64)
     with pytest.raises(ImageError, match="grey values from .* are on no known scale"):
-        read(tiff(values[..., None], bits, BLACK_IS_ZERO, form=form), (SIDE, SIDE), "stretch")
+        read(tiff(values[..., None], bits, BLACK_IS_ZERO, form=form), (SIDE, SIDE, 1), "stretch")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])

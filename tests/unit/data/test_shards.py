@@ -14,7 +14,8 @@ from imageclf.files import UserError
 
 
 def pictures(count: int, mode: str = "RGB") -> Pixels:
-    return np.stack([np.asarray(photograph(seed, 24, 20).convert(mode)) for seed in range(count)])
+    images = (np.asarray(photograph(seed, 24, 20).convert(mode)) for seed in range(count))
+    return np.stack([np.atleast_3d(image) for image in images])
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

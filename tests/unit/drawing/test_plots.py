@@ -46,13 +46,13 @@ def test_names_are_no_formulas_and_long_ones_are_shortened(tmp_path: Path) -> No
     shown = [each.get_text() for each in figure.axes[0].get_yticklabels()]
     assert (shown[0], len(shown[1])) == ("$a_$ 猫", plots.LONGEST_TITLE)
     plots.save_figure(figure, tmp_path / "confusion.png")
-    images = np.zeros((2, 4, 4), dtype=np.uint8)
+    images = np.zeros((2, 4, 4, 1), dtype=np.uint8)
     figure = plots.image_grid(images, names, names[::-1], np.array([0.9, 0.8]), "Worst")
     plots.save_figure(figure, tmp_path / "worst.png")
 
 
 def test_the_grid_names_guess_and_truth() -> None:
-    images = np.zeros((3, 4, 4), dtype=np.uint8)
+    images = np.zeros((3, 4, 4, 1), dtype=np.uint8)
     figure = plots.image_grid(
         images, ["cat", "dog", "dog"], ["cat", "dog", "cat"], np.array([0.9, 0.8, 0.7]), "Worst"
     )
@@ -69,7 +69,7 @@ def test_equal_figures_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_pairs_stand_one_above_the_other() -> None:
-    originals = np.zeros((10, 4, 4), dtype=np.uint8)
+    originals = np.zeros((10, 4, 4, 1), dtype=np.uint8)
     seen = np.full((10, 4, 4, 1), 9, dtype=np.uint8)
     names, captions = [*"abcdefgh$_"], [f"100% {name}" for name in "ABCDEFGHIJ"]
     figure = plots.pairs(originals, seen, names, captions)
@@ -93,7 +93,7 @@ def test_histograms_count_every_weight() -> None:
 
 @pytest.mark.parametrize("weight", [np.arange(1.0, 33.0).reshape(2, 16), np.ones((2, 3, 3, 3))])
 def test_filters_stand_side_by_side_each_on_its_own_scale(weight: np.ndarray) -> None:
-    (axis,) = plots.first_filters(weight, (4, 4)).axes
+    (axis,) = plots.first_filters(weight, (4, 4, 1)).axes
     mosaic = axis.images[0].get_array()
     side = 4 if weight.ndim == 2 else 3
     assert mosaic.shape == (side, 2 * side + 1)

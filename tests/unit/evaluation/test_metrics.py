@@ -91,7 +91,7 @@ def test_predictions_table_names_the_classes(predictions: Predictions) -> None:
 def test_predict_covers_every_image_in_order_and_in_eval_mode() -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(4, 3))
     classifier = Classifier(network, [0.5], [0.5], "logits").train()
-    images = np.random.default_rng(0).integers(0, 256, (2300, 2, 2)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2300, 2, 2, 1)).astype(np.uint8)
     result = predict(classifier, Split(images, np.zeros(2300, dtype=np.int64)))
     with torch.no_grad():
         expected = classifier.eval().probabilities(torch.from_numpy(images)).numpy()

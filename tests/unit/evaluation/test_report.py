@@ -55,7 +55,7 @@ def test_a_model_at_chance_level_is_called_so() -> None:
 def test_what_the_network_saw_and_became_is_drawn(tmp_path: Path) -> None:
     params = make_params(augment__shift=1, transform__image_size=8)
     train = learnable_split(40, seed=0)
-    classifier = build_classifier(params.model, STATS, (8, 8), 4)
+    classifier = build_classifier(params.model, STATS, (8, 8, 1), 4)
     draw_training(tmp_path, classifier, params, train, [*"abcd"])
     assert {path.name for path in tmp_path.iterdir()} == {
         *("first_batch.png", "filters.png", "weights.png")

@@ -13,14 +13,16 @@ from imageclf.files import UserError, sha256_file
 from imageclf.inference.export import export, parity
 from imageclf.network.classifier import Classifier, Description, build_classifier
 
-IMAGES = np.random.default_rng(0).integers(0, 256, (16, 28, 28)).astype(np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (16, 28, 28, 1)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Classifier, Description, Path]:
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
-    classifier = build_classifier(make_params(model__dropout=0.5).model, STATS, (28, 28), 10).eval()
+    classifier = build_classifier(
+        make_params(model__dropout=0.5).model, STATS, (28, 28, 1), 10
+    ).eval()
     export(classifier, description(), folder)
     return classifier, description(), folder
 
@@ -39,7 +41,7 @@ def test_both_files_agree_with_the_model(exported: tuple[Classifier, Description
 def test_a_file_that_disagrees_is_refused(exported: tuple[Classifier, Description, Path]) -> None:
     _, _, folder = exported
     torch.manual_seed(1)
-    other = build_classifier(make_params().model, STATS, (28, 28), 10).eval()
+    other = build_classifier(make_params().model, STATS, (28, 28, 1), 10).eval()
     with pytest.raises(
         UserError, match="model.onnx disagrees with the model.*nothing was exported"
     ):

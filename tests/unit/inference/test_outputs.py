@@ -19,7 +19,7 @@ PATHS = ["a.jpg", 'my "pictures"/b c.png', "写真/c.png"]
 
 
 def predictions() -> list[Prediction]:
-    image = np.zeros((2, 2), np.uint8)
+    image = np.zeros((2, 2, 1), np.uint8)
     return [
         Prediction(Path(path), image, row) for path, row in zip(PATHS, PROBABILITIES, strict=True)
     ]
@@ -79,7 +79,9 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
 def test_a_name_that_is_no_text_stops_nothing(tmp_path: Path, kind: str) -> None:
-    odd = Prediction(Path(os.fsdecode(b"\xff.png")), np.zeros((2, 2), np.uint8), PROBABILITIES[0])
+    odd = Prediction(
+        Path(os.fsdecode(b"\xff.png")), np.zeros((2, 2, 1), np.uint8), PROBABILITIES[0]
+    )
     with predictions_file(tmp_path / f"p.{kind}", NAMES, 2) as write_one:
         write_one(odd)
     assert (tmp_path / f"p.{kind}").stat().st_size > 30

@@ -40,10 +40,10 @@ def softmax(images: Pixels, weights: np.ndarray) -> np.ndarray:
 
 
 def write_images(folder: Path, count: int) -> tuple[list[Path], Pixels]:
-    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1)).astype(np.uint8)
     paths = [folder / f"{number:04}.png" for number in range(count)]
     for path, image in zip(paths, images, strict=True):
-        Image.fromarray(image).save(path)
+        Image.fromarray(image[..., 0]).save(path)
     return paths, images
 
 
@@ -51,7 +51,7 @@ def test_the_metadata_tells_classes_shape_and_fingerprint(
     classifier: ExportedClassifier, onnx_file: Path
 ) -> None:
     assert classifier.class_names == ["a", "b", "c", "d"]
-    assert classifier.image_shape == (8, 8)
+    assert classifier.image_shape == (8, 8, 1)
     assert classifier.fingerprint == "f" * 64
     assert load_exported(onnx_file.parent).class_names == classifier.class_names
 
@@ -59,7 +59,7 @@ def test_the_metadata_tells_classes_shape_and_fingerprint(
 def test_probabilities_are_those_of_the_network(
     classifier: ExportedClassifier, weights: np.ndarray
 ) -> None:
-    images = np.random.default_rng(1).integers(0, 256, (5, 8, 8)).astype(np.uint8)
+    images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
     found = classifier.probabilities(images)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, softmax(images, weights), atol=1e-5)

@@ -9,7 +9,7 @@ from imageclf.params import IMAGE_SIZES
 LOSS = {"log_softmax": "nll", "logits": "cross_entropy", "softmax": "mse"}
 
 
-def network(shape: tuple[int, ...] = (28, 28), classes: int = 10, **changes: object) -> Network:
+def network(shape: tuple[int, ...] = (28, 28, 1), classes: int = 10, **changes: object) -> Network:
     settings = {"output": "logits"} | changes
     values = {f"model__{name}": value for name, value in settings.items()}
     side = {"transform__image_size": max(shape[0], 4)}
@@ -38,7 +38,7 @@ def test_by_hand_and_by_sequential_compute_the_same() -> None:
 
 
 def test_the_mlp_computes_what_the_course_computes_by_hand() -> None:
-    part_2 = network((3, 3), 4, hidden=[5], activation="sigmoid", output="softmax")
+    part_2 = network((3, 3, 1), 4, hidden=[5], activation="sigmoid", output="softmax")
     first, last = (part for part in part_2.modules() if isinstance(part, nn.Linear))
     images = torch.randn(2, 1, 3, 3)
     hidden = 1 / (1 + torch.exp(-(images.reshape(2, 9) @ first.weight.T + first.bias)))
@@ -58,7 +58,7 @@ def test_the_mlp_computes_what_the_course_computes_by_hand() -> None:
     ],
 )
 def test_activation_by_name_has_its_value(name: str, at_minus_one: float) -> None:
-    mlp = network((2, 2), 3, activation=name).backbone
+    mlp = network((2, 2, 1), 3, activation=name).backbone
     assert mlp.activation(torch.tensor(-1.0)).item() == pytest.approx(at_minus_one, abs=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_dropout_switches_units_off_only_while_training(name: str) -> None:
     assert torch.equal(part(images), part(images))
 
 
-@pytest.mark.parametrize("shape", [(28, 28), (96, 96, 3)])
+@pytest.mark.parametrize("shape", [(28, 28, 1), (96, 96, 3)])
 @pytest.mark.parametrize(
     ("name", "settings", "count"),
     [
@@ -83,7 +83,7 @@ def test_convolutional_nets_take_grey_and_colour_of_any_side(
     name: str, settings: dict, count: int, shape: tuple[int, ...]
 ) -> None:
     part = network(shape, name=name, **settings)
-    channels = shape[2] if len(shape) == 3 else 1
+    channels = shape[2]
     assert parameters(part) == count + (channels - 1) * settings["width"] * 9
     assert part(torch.zeros(2, channels, *shape[:2])).shape == (2, 10)
 
@@ -91,7 +91,7 @@ def test_convolutional_nets_take_grey_and_colour_of_any_side(
 @pytest.mark.parametrize("name", ["cnn", "resnet"])
 @pytest.mark.parametrize("stages", [1, 5])
 def test_each_stage_has_twice_the_channels_and_half_the_side(name: str, stages: int) -> None:
-    part = network((32, 32), name=name, width=4, depth=1, stages=stages).eval()
+    part = network((32, 32, 1), name=name, width=4, depth=1, stages=stages).eval()
     sides = []
     for layer in part.modules():
         if isinstance(layer, nn.Conv2d):
@@ -108,8 +108,7 @@ def test_a_residual_block_starts_from_its_shortcut() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small", "vgg11"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_torchvision_nets_get_our_classes_and_channels(name: str, channels: int) -> None:
-    shape = (64, 64) if channels == 1 else (64, 64, 3)
-    part = network(shape, 7, name=name).eval()
+    part = network((64, 64, channels), 7, name=name).eval()
     assert part(torch.zeros(1, channels, 64, 64)).shape == (1, 7)
 
 

@@ -22,7 +22,7 @@ STATS = {"mean": [0.3], "std": [0.2]}
 LEARNT = {"mean": [0.4], "std": [0.1]}
 
 
-def begun(params: Params, folder: Path, shape: tuple[int, ...] = (28, 28)) -> Classifier:
+def begun(params: Params, folder: Path, shape: tuple[int, ...] = (28, 28, 1)) -> Classifier:
     return begin_classifier(params.model, STATS, folder, shape, classes=4)
 
 
@@ -35,7 +35,7 @@ def backbone(tmp_path: Path) -> nn.Module:
     """The backbone of a cnn for grey images, and its weights in ``tmp_path``."""
     model = cnn().model
     torch.manual_seed(5)
-    network = build_classifier(model, STATS, (28, 28), 7).network
+    network = build_classifier(model, STATS, (28, 28, 1), 7).network
     pretrained = Pretrained(
         architecture=architecture(model.model_dump()),
         channels=1,
@@ -51,7 +51,7 @@ def test_without_weights_everything_is_drawn_as_ever(tmp_path: Path) -> None:
     assert read_pretrained(tmp_path) is None
     model = make_params().model
     torch.manual_seed(1)
-    expected = build_classifier(model, STATS, (28, 28), 4)
+    expected = build_classifier(model, STATS, (28, 28, 1), 4)
     torch.manual_seed(1)
     found = begun(make_params(), tmp_path)
     for ours, theirs in zip(found.parameters(), expected.parameters(), strict=True):
@@ -63,8 +63,8 @@ def test_a_classifier_begins_with_the_backbone_and_its_normalisation(
     tmp_path: Path, backbone: nn.Module
 ) -> None:
     found = begun(cnn(model__head=[6]), tmp_path)
-    images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
-    expected = backbone.eval()(((images / 255 - 0.4) / 0.1)[:, None])
+    images = torch.randint(0, 256, (3, 28, 28, 1), dtype=torch.uint8)
+    expected = backbone.eval()(((images / 255 - 0.4) / 0.1).permute(0, 3, 1, 2))
     torch.testing.assert_close(found.eval().features(images), expected)
     widths = [layer.weight.shape for layer in found.network.head if isinstance(layer, nn.Linear)]
     assert widths == [(6, 16), (4, 6)]

@@ -75,7 +75,7 @@ def test_images_of_equal_hash_are_told_apart_by_their_colours() -> None:
 
 
 def test_flat_images_are_the_same_only_where_every_pixel_is() -> None:
-    digit = np.zeros((8, 9), np.uint8)
+    digit = np.zeros((8, 9, 1), np.uint8)
     digit[2:6, 4:6] = 200
     thumbnails = np.stack([digit, digit, np.zeros_like(digit)])
     assert same_images(["a", "b", "c"], thumbnails).tolist() == [0, 1, 2]
@@ -84,7 +84,7 @@ def test_flat_images_are_the_same_only_where_every_pixel_is() -> None:
 @needs("mnist")
 def test_digits_are_not_taken_for_copies_of_each_other() -> None:
     content = gzip.decompress((REAL_DATA / "mnist/train-images-idx3-ubyte.gz").read_bytes())
-    digits = np.frombuffer(content, np.uint8, 2000 * 28 * 28, offset=16).reshape(-1, 28, 28)
+    digits = np.frombuffer(content, np.uint8, 2000 * 28 * 28, offset=16).reshape(-1, 28, 28, 1)
     thumbnails = np.stack([thumbnail(digit) for digit in digits])
     same = same_images([str(number) for number in range(2000)], thumbnails)
     assert (same != np.arange(2000)).mean() < 0.01
@@ -101,5 +101,5 @@ def test_groups_are_joined_by_chains_of_pairs() -> None:
 
 
 def test_the_hash_tells_whether_each_pixel_is_brighter_than_its_neighbour() -> None:
-    hashes = perceptual_hash(np.stack([RAMP, RAMP[:, ::-1]]))
+    hashes = perceptual_hash(np.stack([RAMP, RAMP[:, ::-1]])[..., None])
     assert hashes.tolist() == [2**64 - 1, 0]

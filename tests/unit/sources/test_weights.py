@@ -314,7 +314,7 @@ def test_every_other_network_has_a_normalisation() -> None:
 @pytest.mark.parametrize("normalize", ["standard", "none"])
 def test_a_classifier_of_ours_gives_its_backbone(tmp_path: Path, normalize: str) -> None:
     model = make_params(model__name="cnn", model__width=4, model__normalize=normalize).model
-    classifier = build_classifier(model, STATS, (28, 28), 10)
+    classifier = build_classifier(model, STATS, (28, 28, 1), 10)
     told = description(model=model.model_dump(exclude=set(WHOLE)))
     save_classifier(classifier, told, tmp_path / "cats")
     found = fetch(str(tmp_path / "cats"), "cnn")

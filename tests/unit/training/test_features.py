@@ -20,7 +20,7 @@ def test_features_are_what_the_head_is_given(
 ) -> None:
     monkeypatch.setattr(module, "EVALUATION_IMAGES", 16)  # so that the last batch is not whole
     params = make_params(model__name="cnn", model__width=4, model__dropout=0.5, model__head=[5])
-    classifier = build_classifier(params.model, {"mean": [0.3], "std": [0.2]}, (28, 28), 4)
+    classifier = build_classifier(params.model, {"mean": [0.3], "std": [0.2]}, (28, 28, 1), 4)
     done: list[int] = []
     write_features(classifier, SPLIT, tmp_path / "val.npy", done.append)
     assert done == [16, 16, 16, 2]
