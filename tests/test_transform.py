@@ -336,7 +336,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path: Path) -> 
     done = on_a_disk_of(2, tmp_path)
     assert done.returncode == 2
     assert re.fullmatch(
-        r"error: the images need 9.6 MB while they are prepared, but .* has 2\.\d MB free: "
+        r"error: preparing the images needs 9.6 MB, but .* has 2\.\d MB free: "
         r"make room or lower transform.image_size\n",
         done.stderr,
     )

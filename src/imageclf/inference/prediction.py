@@ -1,9 +1,8 @@
 """Classes for image files from the exported ONNX file: no PyTorch, so it starts at once."""
 
 import json
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +16,7 @@ from imageclf.data.decoding import Fit, Pixels, decode
 from imageclf.data.opening import ImageError
 from imageclf.data.shapes import as_stored, shape_in_memory
 from imageclf.files import UserError
+from imageclf.system.workers import in_order
 
 MODEL_FILE = "model.onnx"
 BATCH = 64
@@ -118,22 +118,17 @@ def _decoded(
     paths: Iterable[Path], image_shape: Sequence[int], fit: Fit
 ) -> Generator[tuple[Path, Pixels | ImageError], None, None]:
     pool = ThreadPoolExecutor()
-    waiting: deque[tuple[Path, Future[Pixels | ImageError]]] = deque()
     try:
-        for path in paths:
-            waiting.append((path, pool.submit(_image_or_error, path, image_shape, fit)))
-            if len(waiting) == DECODED_AHEAD:
-                done, result = waiting.popleft()
-                yield done, result.result()
-        while waiting:
-            done, result = waiting.popleft()
-            yield done, result.result()
+        calls = ((path, image_shape, fit) for path in paths)
+        yield from in_order(pool, _image_or_error, calls, DECODED_AHEAD)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _image_or_error(path: Path, image_shape: Sequence[int], fit: Fit) -> Pixels | ImageError:
+def _image_or_error(
+    path: Path, image_shape: Sequence[int], fit: Fit
+) -> tuple[Path, Pixels | ImageError]:
     try:
-        return decode(path, image_shape, fit)
+        return path, decode(path, image_shape, fit)
     except ImageError as error:
-        return error
+        return path, error

@@ -35,10 +35,11 @@ from imageclf.data.decoding import Fit, has_colour, read
 from imageclf.data.opening import MAX_BYTES, ImageError
 from imageclf.data.prepared import Pixels
 from imageclf.data.shards import to_jpeg
-from imageclf.files import UserError, digest_of, sha256_file
+from imageclf.files import digest_of, sha256_file
 from imageclf.params import Transform
 from imageclf.preparation import duplicates
 from imageclf.preparation.duplicates import THUMBNAIL, thumbnail
+from imageclf.system.machine import check_space
 from imageclf.system.progress import image_progress
 
 if TYPE_CHECKING:
@@ -186,7 +187,12 @@ def make_blocks(
     if left < len(files):
         console.print(f"carrying on: {len(files) - left:,} of {len(files):,} files are done")
     # The blocks that are missing, and all images once more in their splits.
-    _check_space((left + len(files)) * image_bytes(image_shape, as_jpeg), folder)
+    check_space(
+        folder.parent,
+        (left + len(files)) * image_bytes(image_shape, as_jpeg),
+        "preparing the images",
+        "make room or lower transform.image_size",
+    )
     making = mapped(_make, jobs)
     import pandas as pd  # now, that the workers have begun
 
@@ -309,12 +315,3 @@ def _read(name: str, content: bytes | ImageError, job: _Job) -> tuple[Row, Pixel
     verdict = "converted" if decoded.changes else "ok"
     note = ", ".join(decoded.changes)
     return Row(name, decoded.height, decoded.width, digest, seen, verdict, note), pixels
-
-
-def _check_space(needed: int, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"the images need {decimal(needed)} while they are prepared, but {folder.parent} has "
-            f"{decimal(free)} free: make room or lower transform.image_size"
-        )

@@ -53,17 +53,15 @@ def same_images(digests: Sequence[str], thumbnails: Pixels | None) -> Groups:
 
 def joined(groups: Groups, pairs: Pairs) -> Groups:
     """Groups (the number of the first member, N) after those of each pair (K x 2) became one."""
-    found = groups
-    while True:
-        lower = found.copy()
-        for one, other in (pairs.T, pairs.T[::-1]):
-            np.minimum.at(lower, found[one], found[other])
-        # Each number leads to a lower one of its group, in the end to the first.
-        while not np.array_equal(lower, lower[lower]):
-            lower = lower[lower]
-        if np.array_equal(lower, found):
-            return found
-        found = lower
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    numbers = np.arange(len(groups))
+    edges = np.concatenate([pairs, np.stack([numbers, groups], axis=1)])
+    graph = coo_array((np.ones(len(edges)), edges.T), shape=(len(groups), len(groups)))
+    _, component = connected_components(graph, directed=False)
+    _, first, group = np.unique(component, return_index=True, return_inverse=True)
+    return first[group]
 
 
 def near_pairs(thumbnails: Pixels) -> Pairs:

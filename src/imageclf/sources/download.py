@@ -19,17 +19,10 @@ import requests
 import urllib3
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import Progress, TaskID
 
 from imageclf.files import sha256_file, write_json
+from imageclf.system.progress import byte_progress
 
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 20.0  # seconds
@@ -113,7 +106,7 @@ def download(
         target.with_name(f"{target.name}.part.json"),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _progress_bar(console) as progress:
+    with byte_progress(console) as progress:
         task = progress.add_task(PurePosixPath(urlsplit(url).path).name, total=None)
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -133,19 +126,6 @@ def download(
         os.fsync(file.fileno())
     partial.data.replace(target)
     partial.notes.unlink()
-
-
-def _progress_bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("  {task.description}", markup=False),
-        BarColumn(bar_width=24),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def _receive(partial: _Partial, largest: int | None, progress: Progress, task: TaskID) -> None:

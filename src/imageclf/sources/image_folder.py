@@ -12,15 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
-from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from imageclf.data.archives import write_tar
 from imageclf.data.class_folders import IMAGES
@@ -28,6 +19,8 @@ from imageclf.files import UserError, atomic_folder, sha256_file, write_json
 from imageclf.sources.catalog import DOWNLOADS, fetch_address, in_project
 from imageclf.sources.collection import Collected, collect
 from imageclf.sources.containers import opened
+from imageclf.system.machine import check_space
+from imageclf.system.progress import byte_progress
 
 WORK = DOWNLOADS / "image_folder"
 LEFT_OUT_LISTED = 20
@@ -68,7 +61,9 @@ def fetch_images(
         try:
             with opened(path, WORK) as listing:
                 collected = collect(listing, path, splits)
-                _check_space(collected.bytes, Path.cwd())
+                check_space(
+                    Path.cwd(), collected.bytes, "storing the images", "make room and try again"
+                )
                 with atomic_folder(target) as folder:
                     _store(collected, folder, console)
         finally:
@@ -82,15 +77,7 @@ def fetch_images(
 
 
 def _store(collected: Collected, folder: Path, console: Console) -> None:
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(bar_width=24),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+    with byte_progress(console) as progress:
         task = progress.add_task(IMAGES, total=collected.bytes)
         write_tar(
             collected.images, folder / IMAGES, lambda size: progress.advance(task, float(size))
@@ -111,12 +98,3 @@ def _description(collected: Collected, tar: Path) -> dict[str, Any]:
             "examples": collected.left_out[:LEFT_OUT_LISTED],
         },
     }
-
-
-def _check_space(needed: int, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{decimal(needed)} of images do not fit: {folder} has {decimal(free)} free; make room "
-            "and try again"
-        )

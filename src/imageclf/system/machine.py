@@ -1,9 +1,15 @@
-"""What the machine gives a process: its cores, and memory, which takes time to be tidied."""
+"""What the machine gives a process: its cores, room on the disk, and memory to be tidied."""
 
 import atexit
 import ctypes
 import gc
 import os
+import shutil
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from imageclf.files import UserError
 
 # glibc's names in malloc.h for what `mallopt` sets, and the values in bytes.
 M_TRIM_THRESHOLD, KEPT = -1, 1 << 30
@@ -16,6 +22,24 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_space(folder: Path, needed: int, work: str, remedy: str) -> None:
+    """Refuse work that would fill the disk of a folder.
+
+    Args:
+        folder: exists.
+        needed: bytes.
+        work: what needs them, for the message.
+        remedy: what the user can do.
+
+    Raises:
+        UserError: fewer bytes are free.
+    """
+    if needed > (free := shutil.disk_usage(folder).free):
+        raise UserError(
+            f"{work} needs {decimal(needed)}, but {folder} has {decimal(free)} free: {remedy}"
+        )
 
 
 def keep_freed_memory() -> None:

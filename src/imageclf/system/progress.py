@@ -1,4 +1,4 @@
-"""How far work on many images has come."""
+"""How far long work has come: on many images, or on the bytes of files."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,11 +6,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
+    TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.text import Text
 
@@ -34,3 +37,17 @@ def image_progress(console: Console, images: int) -> Iterator[Callable[[int], No
     ) as bar:
         task = bar.add_task("", total=images)
         yield lambda count: bar.advance(task, count)
+
+
+def byte_progress(console: Console) -> Progress:
+    """Bars of named files with bytes, rate and time left, where the console is a terminal."""
+    return Progress(
+        TextColumn("  {task.description}", markup=False),
+        BarColumn(bar_width=24),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

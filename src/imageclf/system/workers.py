@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver
@@ -54,7 +54,7 @@ def mapping(over_processes: bool) -> Iterator[Callable[..., Iterator[Any]]]:
 
 
 def in_order(
-    pool: ProcessPoolExecutor,
+    pool: Executor,
     function: Callable[..., Result],
     calls: Iterable[tuple[Any, ...]],
     ahead: int,
