@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
+from threading import Thread
 
 from imageclf.files import UserError
 from imageclf.system.machine import collect_garbage_rarely
@@ -99,9 +100,15 @@ def _received(
         yield end
 
 
+def _import_mlflow() -> None:
+    with suppress(UserError), opened_store(HASTY):
+        pass
+
+
 if __name__ == "__main__":
     os.nice(10)
     collect_garbage_rarely()
-    with suppress(UserError), opened_store(HASTY):
-        pass  # MLflow is imported now, while the training imports torch
+    # While the training imports torch. The source is recorded beside it, however long it takes: a
+    # training that ends before leaves the journal whole.
+    Thread(target=_import_mlflow, daemon=True).start()
     follow(arriving(sys.stdin.fileno()), report)

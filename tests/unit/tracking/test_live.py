@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from helpers.clones import git
 from helpers.descriptions import FINGERPRINT, described
 from helpers.images import learnable_split
 from helpers.live import CPU, FIGURES, the_run, train_badly, wait_for
@@ -254,6 +255,27 @@ def test_no_mlflow_no_failure(project: Path, monkeypatch: pytest.MonkeyPatch, ca
     error = capfd.readouterr().err
     assert "needs a package that is not installed (No module named mlflow)" in error
     assert error.count("\n") == 1
+
+
+def test_the_source_is_recorded_however_long_mlflow_takes_to_import(
+    clones: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any
+) -> None:
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "mlflow.py").write_text("import time; time.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(slow), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setattr(live, "WAIT_S", 3.0)
+
+    def commit() -> object:
+        record = Journal(FINGERPRINT).record
+        return record and record.description.origin.commit
+
+    with begun() as reporting:
+        wait_for(lambda: bool(commit()))
+        reporting.log_epoch(1, FIGURES)
+    assert reporting._child.returncode == -signal.SIGKILL
+    assert str(commit()) == git("rev-parse", "HEAD").strip()
+    assert capfd.readouterr().err == f"tracking waits: MLflow takes too long{WAITS}"
 
 
 def arrivals(*told: RunDescription | Message) -> Iterator[list[str]]:
