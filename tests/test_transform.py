@@ -148,19 +148,20 @@ def run_again(folder: Path) -> bytes:
     return (folder / "reports/data.html").read_bytes()
 
 
-def test_a_leak_that_was_planted_is_found_shown_and_stops_the_stage(tmp_path: Path) -> None:
+def test_leaks_that_were_planted_are_shown_and_only_the_equal_one_stops(tmp_path: Path) -> None:
     photographs(tmp_path, ("train/", "val/"))
     for number in range(10):
         for kind, seed in (("cat", 500), ("dog", 600)):
             path = tmp_path / f"photos/test/{kind}/{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             photograph(seed + number).save(path)
-    photograph(503).resize((48, 36)).save(tmp_path / "photos/train/dog/leak.jpg", quality=60)
+    photograph(503).resize((72, 54)).save(tmp_path / "photos/train/dog/near.jpg", quality=85)
+    photograph(604).save(tmp_path / "photos/train/dog/equal.png")
     fetched(tmp_path)
     done = run(tmp_path, "transform")
     assert done.returncode == 2
     assert done.stderr == (
-        "error: 1 image of test (5.0%) also stands in train, more than data.max_leak_fraction "
+        "error: 1 image of test (5.0%) is equal to one of train, more than data.max_leak_fraction "
         "(1.0%): see reports/data.html\n"
     )
     assert not (tmp_path / "data/prepared").exists()
@@ -168,22 +169,27 @@ def test_a_leak_that_was_planted_is_found_shown_and_stops_the_stage(tmp_path: Pa
     leaked = leak.pop("examples")
     assert leak == {
         "splits": ["train", "test"],
-        "images": 1,
-        "fraction": 0.05,
-        "identical": 0,
+        "images": 2,
+        "fraction": 0.1,
+        "identical": 1,
         "with_another_label": 1,
     }
-    assert [example["name_test"] for example in leaked] == ["test/cat/3.png"]
+    assert [example["name_test"] for example in leaked] == ["test/cat/3.png", "test/dog/4.png"]
     page = (tmp_path / "reports/data.html").read_text()
-    assert "(5.0%) also stands in train, more than data.max_leak_fraction" in page
-    pair = ["train/dog/leak.jpg", "test/cat/3.png"]
-    assert pictures_after(page, "The same image in two splits") == pair
-    assert pictures_after(page, "The same image in two classes") == pair
+    assert "(5.0%) is equal to one of train, more than data.max_leak_fraction" in page
+    near = ["train/dog/near.jpg", "test/cat/3.png"]
+    both = [*near, "train/dog/equal.png", "test/dog/4.png"]
+    assert pictures_after(page, "Equal or nearly equal images in two splits") == both
+    assert pictures_after(page, "Equal or nearly equal images in two classes") == near
 
-    fetched(tmp_path, data__max_leak_fraction=0.05)
+    (tmp_path / "photos/train/dog/equal.png").unlink()
+    fetched(tmp_path, data__max_leak_fraction=0.0)
     done = run(tmp_path, "transform")
     assert done.returncode == 0
-    assert "  1 image of test (5.0%) also stands in train (1 with another label)\n" in done.stdout
+    assert (
+        "  1 image of test (5.0%) also stands in train: 0 equal, 1 nearly equal (1 with another "
+        "label)\n"
+    ) in done.stdout
     assert len(load_split(tmp_path / "data/prepared", "test")) == 20
 
 

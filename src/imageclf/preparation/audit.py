@@ -23,10 +23,11 @@ def audit(
     ``source`` is what source.json of the raw folder tells of it: the number of its images, of which
     ``transform.train_per_class`` may have left some out, and the files that are none.
 
-    Images are the same when ``same_as`` in the manifest says so: all their pixels agree, or they
-    are near-duplicates. ``repeats`` counts, within a split, the images that stand there a second
+    Images are the same when ``same_as`` in the manifest says so: they are equal, pixel for pixel as
+    prepared, or nearly so. ``repeats`` counts, within a split, the images that stand there a second
     or further time; ``leaks`` counts, for two splits, the images of the second that also stand in
-    the first, how many of them are identical, and how many carry another label there.
+    the first, how many of them are identical, that is equal to one there, and how many carry
+    another label there; ``contradictions`` counts those that also stand in another class.
     """
     import pandas as pd
 
@@ -57,7 +58,10 @@ def too_many(count: int, images: int, limit: float) -> bool:
 
 
 def passed_limit(found: dict[str, Any], data: Data) -> str:
-    """Why these data cannot be used: too much unreadable, or in two splits; or nothing."""
+    """Why these data cannot be used: too much unreadable, or in two splits; or nothing.
+
+    Of images in two splits only equal ones count: that near ones show the same is a guess.
+    """
     unreadable = found["unreadable"]
     if too_many(unreadable["images"], unreadable["of"], data.max_bad_fraction):
         first = unreadable["files"][0]
@@ -67,10 +71,13 @@ def passed_limit(found: dict[str, Any], data: Data) -> str:
             f"({data.max_bad_fraction:.1%}), such as {first['name']} ({first['reason']})"
         )
     for leak in found["leaks"]:
-        second = leak["splits"][1]
-        if too_many(leak["images"], found["images"][second], data.max_leak_fraction):
+        first, second = leak["splits"]
+        equal, images = leak["identical"], found["images"][second]
+        if too_many(equal, images, data.max_leak_fraction):
+            count = _count(equal, f"image of {second}", f"images of {second}")
+            are = "is equal to one" if equal == 1 else "are equal to some"
             limit = f"data.max_leak_fraction ({data.max_leak_fraction:.1%})"
-            return f"{_leaked(leak)}, more than {limit}"
+            return f"{count} ({equal / images:.1%}) {are} of {first}, more than {limit}"
     return ""
 
 
@@ -83,12 +90,16 @@ def remarks(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for leak in found["leaks"]:
         if leak["images"]:
             yield f"{_leaked(leak)} ({leak['with_another_label']} with another label)", "leaks"
-    if contradictions := found["contradictions"]["images"]:
-        yield f"{contradictions:,} images stand in several classes", "contradictions"
+    if (contradictions := found["contradictions"])["images"]:
+        images = f"{contradictions['images']:,} images"
+        yield (
+            f"{images} stand in several classes: {_equal_or_near(contradictions)}",
+            "contradictions",
+        )
     for split, repeats in found["repeats"].items():
         if repeats:
-            again = _count(repeats, "image repeats", "images repeat")
-            yield f"{split}: {again} another one of the split", "repeats"
+            again = _count(repeats, "image is", "images are")
+            yield f"{split}: {again} equal to another one of the split, or nearly", "repeats"
     if converted := sum(found["converted"].values()):
         yield _count(converted, "image converted", "images converted"), "converted"
 
@@ -97,7 +108,12 @@ def _leaked(leak: dict[str, Any]) -> str:
     first, second = leak["splits"]
     images = _count(leak["images"], f"image of {second}", f"images of {second}")
     stand = "stands" if leak["images"] == 1 else "stand"
-    return f"{images} ({leak['fraction']:.1%}) also {stand} in {first}"
+    return f"{images} ({leak['fraction']:.1%}) also {stand} in {first}: {_equal_or_near(leak)}"
+
+
+def _equal_or_near(counts: dict[str, Any]) -> str:
+    equal = counts["identical"]
+    return f"{equal:,} equal, {counts['images'] - equal:,} nearly equal"
 
 
 def _count(number: int, one: str, many: str) -> str:
@@ -143,7 +159,10 @@ def _leak(manifest: "pd.DataFrame", first: str, second: str) -> dict[str, Any]:
 
 def _contradictions(manifest: "pd.DataFrame") -> dict[str, Any]:
     """Images that are the same and stand in several classes."""
-    classes = manifest.groupby("same_as")["class"].transform("nunique")
-    rows = manifest[classes > 1]
+    classes, identical = (
+        manifest.groupby(column)["class"].transform("nunique") > 1
+        for column in ("same_as", "pixels_sha256")
+    )
+    rows = manifest[classes]
     sets = [group["name"].tolist() for _, group in rows.groupby("same_as", sort=False)]
-    return {"images": len(rows), "sets": sets[:LISTED]}
+    return {"images": len(rows), "identical": int(identical.sum()), "sets": sets[:LISTED]}

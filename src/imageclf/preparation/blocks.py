@@ -34,11 +34,11 @@ from imageclf.data.archives import Stored, read_tar
 from imageclf.data.decoding import Fit, has_colour, read
 from imageclf.data.opening import MAX_BYTES, ImageError
 from imageclf.data.prepared import Pixels
-from imageclf.data.shards import to_jpeg
+from imageclf.data.shards import from_jpeg, to_jpeg
 from imageclf.files import digest_of, sha256_file
 from imageclf.params import Transform
-from imageclf.preparation import duplicates
-from imageclf.preparation.duplicates import THUMBNAIL, thumbnail
+from imageclf.preparation import hashing
+from imageclf.preparation.hashing import THUMBNAIL, thumbnail
 from imageclf.system.machine import check_space
 from imageclf.system.progress import image_progress
 
@@ -50,7 +50,7 @@ BLOCK = 1 << 23  # bytes of pixels that a block does not exceed
 FIRST_LOOK = 16  # files that tell most often whether a set has colours
 JPEG_SHARE = 0.4  # of the bytes of the pixels, at most, with photographs
 # What decides the bytes of a block. A test holds the modules against what this one imports.
-DECIDING = (archives, duplicates, image_files, images, opening, samples, shards)
+DECIDING = (archives, hashing, image_files, images, opening, samples, shards)
 CODE = (__name__, *(module.__name__ for module in DECIDING))
 LIBRARIES = ("cykooz-resizer", "numpy", "pillow", "simplejpeg")
 Map = Callable[..., Iterable[Any]]
@@ -71,6 +71,12 @@ class Block(NamedTuple):
                 else:
                     file.seek(end)
 
+    def content(self, number: int) -> bytes:
+        """The bytes of one image."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(sum(self.sizes[:number]))
+            return file.read(self.sizes[number])
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -83,7 +89,7 @@ class Blocks:
         image_shape: (H, W, C).
         as_jpeg: whether the blocks hold JPEG files, and not pixels.
         blocks: the images as they follow each other in the table.
-        thumbnails: of the images (see ``duplicates``), where they are photographs.
+        thumbnails: of the images (see ``hashing``), where they are photographs.
     """
 
     table: "pd.DataFrame"
@@ -91,6 +97,17 @@ class Blocks:
     as_jpeg: bool
     blocks: list[Block]
     thumbnails: Pixels | None = None
+
+    def pixels(self, numbers: NDArray[np.int64]) -> Iterator[Pixels]:
+        """The pixels of images by their numbers, in any order, one after the other."""
+        first = np.cumsum([0, *(len(block.sizes) for block in self.blocks)])
+        for number in numbers.tolist():
+            place = int(np.searchsorted(first, number, side="right")) - 1
+            content = self.blocks[place].content(number - int(first[place]))
+            if self.as_jpeg:
+                yield from_jpeg(content, self.image_shape)
+            else:
+                yield np.frombuffer(content, np.uint8).reshape(self.image_shape)
 
 
 class Row(NamedTuple):

@@ -1,54 +1,67 @@
-"""Images that are the same, or nearly so: copies, re-encoded, scaled, slightly cropped.
+"""Images that are the same, or nearly so: re-encoded, scaled, slightly cropped, mirrored.
 
-Near-duplicates are found by a perceptual hash: in an image shrunk to 9 x 8 greys, whether each
-pixel is brighter than its left neighbour, 64 bits in all (dHash, by N. Krawetz,
-https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html).
-
-The limits were chosen on 2,202 photographs: of 6,606 copies re-encoded at quality 30, halved or as
-WebP one was 8 bits and 0.10 of the contrast away and all others less; no two different photographs
-came nearer than 10 bits and 0.39, or 0.29 with other hashes. One photograph of a hundred has fewer
-than 40 of 64 steps above 2 levels, and none fewer than 35; of MNIST's digits, on black, half have
-fewer than 30, and of the first 8,000 digits 102 are taken for copies of each other.
+``hashing`` proposes pairs and ``alignment`` confirms them on the prepared pixels. How like each
+other different images of a set may be, such as X-rays, is measured on pairs drawn at random, and a
+copy has to be clearly more like its original. docs/duplicates.md tells what that finds and misses.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from cykooz_resizer import FilterType
 from numpy.typing import NDArray
 
-from imageclf.data.decoding import resized
 from imageclf.data.prepared import Pixels
+from imageclf.preparation.alignment import detail_correlation, has_detail, shrunk
+from imageclf.preparation.hashing import Pairs, candidates
 
-THUMBNAIL = (8, 9)  # height, width
-MOST_BITS = 7  # by which the hashes of near-duplicates differ
-MOST_DIFFERENCE = 0.13  # of their thumbnails on average, as a share of the contrast
-FEWEST_STEPS = 34  # of 64, between neighbours in a thumbnail that tells images apart
-FLAT = 2.0  # levels of 255, up to which neighbours are as good as equal
-LUMA = {1: (1.0,), 3: (0.299, 0.587, 0.114)}  # of the channels, ITU-R BT.601
+SMALLEST = 28  # pixels of a side, of images whose detail tells them apart
+LEAST_AGREEMENT = 0.92  # correlation of the detail of copies
+DRAWN = 256  # pairs of different images, to see how like each other those are
+FEWEST_DRAWN = 30
+DEVIATIONS = 6  # from these, as a normal variable, that a copy keeps
+AT_ONCE = 256  # pairs whose pixels are in memory
 
 Groups = NDArray[np.int64]
-Pairs = NDArray[np.int64]
+Read = Callable[[Pairs], Iterable[Pixels]]
+Mirrored = NDArray[np.bool_]
 
 
-def thumbnail(pixels: Pixels) -> Pixels:
-    """An image (uint8, H x W x C) shrunk to 8 x 9 x C."""
-    return resized(pixels, *THUMBNAIL, FilterType.box)
-
-
-def same_images(digests: Sequence[str], thumbnails: Pixels | None) -> Groups:
+def same_images(digests: Sequence[str], thumbnails: Pixels | None, side: int, read: Read) -> Groups:
     """The number of the first image that each one is the same as, its own where there is none.
+
+    Images of equal pixels are the same, and images that were confirmed as copies of that first one:
+    a chain of images each like the next is no group.
 
     Args:
         digests: of the pixels of N images; equal ones mean equal images.
-        thumbnails: uint8, N x 8 x 9 x C; without them only equal images are found.
+        thumbnails: uint8, N x 8 x 9 x C; without them only equal images are found, and likewise
+            where the sides are shorter than ``SMALLEST``.
+        side: the shorter one of the prepared images, in pixels.
+        read: the prepared pixels (uint8, H x W x C) of images by their numbers.
     """
     _, first, group = np.unique(np.asarray(digests), return_index=True, return_inverse=True)
-    same = first[group]
-    if thumbnails is None:
+    same: Groups = first[group]
+    if thumbnails is None or side < SMALLEST:
         return same
     kept = np.sort(first)
-    return joined(same, kept[near_pairs(thumbnails[kept])])
+    copies = np.arange(len(digests))
+    copies[kept] = kept[near_images(thumbnails[kept], lambda numbers: read(kept[numbers]))]
+    return copies[same]
+
+
+def near_images(thumbnails: Pixels, read: Read) -> Groups:
+    """As ``same_images``, of images (N) no two of which are equal."""
+    found = np.arange(len(thumbnails))
+    pairs, mirrored = candidates(thumbnails)
+    if not len(pairs):
+        return found
+    limit = _limit(pairs, len(found), read)
+    confirmed = _agreement(pairs, mirrored, read) >= limit
+    for earlier, later in pairs[confirmed].tolist():
+        first = int(found[earlier])
+        if found[later] == later and (first == earlier or _is_copy(first, later, read, limit)):
+            found[later] = first
+    return found
 
 
 def joined(groups: Groups, pairs: Pairs) -> Groups:
@@ -64,69 +77,40 @@ def joined(groups: Groups, pairs: Pairs) -> Groups:
     return first[group]
 
 
-def near_pairs(thumbnails: Pixels) -> Pairs:
-    """Near-duplicates among N images, as pairs of their numbers: K x 2, not every pair of a group.
+def _limit(candidate: Pairs, count: int, read: Read) -> float:
+    """The agreement that different images of this set do not reach."""
+    pairs = np.random.default_rng(0).integers(0, count, (DRAWN, 2))
+    pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
+    pairs = pairs[~np.isin(pairs @ [count, 1], candidate @ [count, 1])]
+    alike = _agreement(pairs, np.zeros(len(pairs), bool), read)
+    alike = alike[alike > -1]
+    if len(alike) < FEWEST_DRAWN:
+        return LEAST_AGREEMENT
+    # Fisher's transformation makes correlations about normal; one standard deviation above the mean
+    # lies the quantile 0.8413, which a few unknown copies among the pairs do not move far.
+    usual, high = np.quantile(np.arctanh(np.clip(alike, -0.999, 0.999)), (0.5, 0.8413))
+    return max(LEAST_AGREEMENT, float(np.tanh(usual + DEVIATIONS * (high - usual))))
 
-    Hashes that differ in up to 7 of 64 bits agree in at least one of their eight bytes, so only
-    images that share a byte are compared. Images that are flat for the most part, such as a digit
-    on black, are left out: in 8 x 9 pixels different ones look the same.
+
+def _is_copy(one: int, other: int, read: Read, limit: float) -> bool:
+    pairs = np.array([[one, other]] * 2)
+    return bool(_agreement(pairs, np.array([False, True]), read).max() >= limit)
+
+
+def _agreement(pairs: Pairs, mirrored: Mirrored, read: Read) -> NDArray[np.float64]:
+    """How well the detail of each pair (K x 2) agrees, the second one mirrored where told so.
+
+    It is -1 where one of them has too little detail to tell.
     """
-    telling = np.flatnonzero((np.abs(_steps(thumbnails)) > FLAT).sum(axis=(1, 2)) >= FEWEST_STEPS)
-    return telling[_near_pairs(thumbnails[telling])]
-
-
-def _near_pairs(thumbnails: Pixels) -> Pairs:
-    hashes = perceptual_hash(thumbnails)
-    unique, first, group = np.unique(hashes, return_index=True, return_inverse=True)
-    pairs = [*_alike(thumbnails, group), np.empty((0, 2), np.int64)]
-    octets = unique.view(np.uint8).reshape(-1, 8)
-    for column in octets.T:
-        for one, other in _equal_pairs(column):
-            near = np.bitwise_count(unique[one] ^ unique[other]) <= MOST_BITS
-            candidates = np.stack([first[one[near]], first[other[near]]], axis=1)
-            pairs.append(candidates[_close(thumbnails, candidates)])
-    return np.unique(np.concatenate(pairs), axis=0)
-
-
-def perceptual_hash(thumbnails: Pixels) -> NDArray[np.uint64]:
-    """The dHash of thumbnails (uint8, N x 8 x 9 x C): uint64, N."""
-    bits = (_steps(thumbnails) > 0).reshape(-1, 64)
-    return np.packbits(bits, axis=1).view(np.uint64).ravel()
-
-
-def _steps(thumbnails: Pixels) -> NDArray[np.float64]:
-    """By how many levels each pixel is brighter than its left neighbour: N x 8 x 8."""
-    return np.diff(thumbnails @ np.array(LUMA[thumbnails.shape[3]]), axis=2)
-
-
-def _close(thumbnails: Pixels, pairs: Pairs) -> NDArray[np.bool_]:
-    one, other = thumbnails[pairs[:, 0]], thumbnails[pairs[:, 1]]
-    difference = np.maximum(one, other) - np.minimum(one, other)
-    pixels = (1, 2, 3)
-    limit = MOST_DIFFERENCE * np.maximum(one.std(axis=pixels), other.std(axis=pixels))
-    close: NDArray[np.bool_] = difference.mean(axis=pixels) <= limit
-    return close
-
-
-def _alike(thumbnails: Pixels, group: Groups) -> Iterator[Pairs]:
-    """Pairs of each image with the first one of equal hash (``group``) that it is close to."""
-    waiting = np.flatnonzero(np.bincount(group)[group] > 1)
-    while len(waiting):
-        _, place, of = np.unique(group[waiting], return_index=True, return_inverse=True)
-        pairs = np.stack([waiting[place][of], waiting], axis=1)
-        close = _close(thumbnails, pairs)
-        yield pairs[close]
-        waiting = waiting[~close]
-
-
-def _equal_pairs(values: Pixels) -> Iterator[tuple[Groups, Groups]]:
-    """All pairs of places with equal values, in arrays of no more than N pairs each."""
-    order = np.argsort(values, kind="stable")
-    ranked = values[order]
-    start = np.arange(len(values))
-    for distance in range(1, len(values)):
-        start = start[: np.searchsorted(start, len(values) - distance)]
-        start = start[ranked[start] == ranked[start + distance]]
-        if not len(start):
-            return
-        yield order[start], order[start + distance]
+    found = np.full(len(pairs), -1.0)
+    for start in range(0, len(pairs), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        numbers, places = np.unique(pairs[part], return_inverse=True)
+        images = np.stack([shrunk(pixels) for pixels in read(numbers)])
+        places = places.reshape(-1, 2)
+        telling = has_detail(images)[places].all(axis=1)
+        one, other = images[places[telling]].swapaxes(0, 1)
+        turned = mirrored[part][telling]
+        other[turned] = other[turned, ..., ::-1]
+        found[start + np.flatnonzero(telling)] = detail_correlation(one, other)
+    return found

@@ -102,7 +102,9 @@ def _finish(
         return images.table.assign(same_as=""), ()
     table = images.table[readable].reset_index(drop=True)
     labels = pd.Categorical(table["class"], names).codes.astype(np.int64)
-    same = same_images(table["pixels_sha256"].tolist(), images.thumbnails)
+    digests = table["pixels_sha256"].tolist()
+    side = min(images.image_shape[:2])
+    same = same_images(digests, images.thumbnails, side, images.pixels)
     table["same_as"] = table["name"].to_numpy()[same]
     groups = origins(table["name"], same, params.data.group_pattern)
     given: Names = table["split"].to_numpy(dtype=object)
@@ -112,14 +114,14 @@ def _finish(
     flush_beside([path for path in target.rglob("*") if path.is_file()])
     for split in SPLITS:
         np.save(target / f"{split}.labels.npy", labels[splits == split])
-    digests = mapped(partial(split_digest, target), SPLITS)
+    split_digests = mapped(partial(split_digest, target), SPLITS)
     write_json(target / "stats.json", stats_of(counts) | {"fit": fit})
     table["split"] = splits
     parts = [table[splits == split] for split in SPLITS]
     unreadable = images.table[~readable].assign(split="", same_as="")
     manifest = pd.concat([*parts, unreadable], ignore_index=True)
     manifest.to_parquet(target / "manifest.parquet", index=False)
-    return manifest, digests
+    return manifest, split_digests
 
 
 def _check_classes(labels: Labels, names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from imageclf.files import read_json
 from imageclf.project.folder import AUDIT, METRICS, PARITY, PREDICTIONS
 
 SIGNIFICANCE = 0.05  # of the comparison with the champion: how often chance alone may promote
-MOST_LEAKED = 0.01  # of the test images that may also stand in another split
+MOST_LEAKED = 0.01  # of the test images that may also stand, pixel for pixel, in another split
 # What the gate reads of a model, in the workspace and among the artifacts of its run alike.
 EVIDENCE = (METRICS, AUDIT, PREDICTIONS, PARITY)
 OR_ANEW = "or take the alias champion from its version in the MLflow UI to start anew"
@@ -119,9 +119,10 @@ def audit_problems(audit: Mapping[str, Any]) -> tuple[str, ...]:
     """
     images = audit["images"]["test"]
     return tuple(
-        f"{leak['images']} of the {images} test images also stand in the {leak['splits'][0]} split"
+        f"{leak['identical']} of the {images} test images also stand in the "
+        f"{leak['splits'][0]} split"
         for leak in audit["leaks"]
-        if leak["splits"][1] == "test" and leak["images"] > MOST_LEAKED * images
+        if leak["splits"][1] == "test" and leak["identical"] > MOST_LEAKED * images
     )
 
 

@@ -48,7 +48,7 @@ def test_everything_is_counted(manifest: pd.DataFrame) -> None:
         "converted": {"CMYK to RGB": 2, "turned upright": 1},
         "left_out": NOTHING,
         "repeats": {"train": 1, "val": 0, "test": 1},
-        "contradictions": {"images": 4, "sets": [["a", "b", "e", "f"]]},
+        "contradictions": {"images": 4, "identical": 3, "sets": [["a", "b", "e", "f"]]},
     }
     assert [(leak["splits"], leak["images"], leak["identical"]) for leak in leaks] == [
         (["train", "val"], 1, 0),
@@ -70,11 +70,19 @@ def test_what_is_worth_a_look_is_told_in_a_line_each(manifest: pd.DataFrame) -> 
     assert list(remarks(audit(manifest, ["cat", "dog"], {"left_out": left_out}))) == [
         ("1 unreadable file, left out", "unreadable"),
         ("2 other files of the source, left out", "left-out"),
-        ("1 image of val (100.0%) also stands in train (0 with another label)", "leaks"),
-        ("2 images of test (66.7%) also stand in train (1 with another label)", "leaks"),
-        ("4 images stand in several classes", "contradictions"),
-        ("train: 1 image repeats another one of the split", "repeats"),
-        ("test: 1 image repeats another one of the split", "repeats"),
+        (
+            "1 image of val (100.0%) also stands in train: 0 equal, 1 nearly equal (0 with another "
+            "label)",
+            "leaks",
+        ),
+        (
+            "2 images of test (66.7%) also stand in train: 1 equal, 1 nearly equal (1 with another "
+            "label)",
+            "leaks",
+        ),
+        ("4 images stand in several classes: 3 equal, 1 nearly equal", "contradictions"),
+        ("train: 1 image is equal to another one of the split, or nearly", "repeats"),
+        ("test: 1 image is equal to another one of the split, or nearly", "repeats"),
         ("3 images converted", "converted"),
     ]
     assert not list(remarks(audit(manifest[manifest["name"] == "g"], ["cat", "dog"], SOURCE)))
@@ -85,7 +93,7 @@ def test_what_is_worth_a_look_is_told_in_a_line_each(manifest: pd.DataFrame) -> 
     [
         (0.125, 0.9, ""),
         (0.1, 0.9, "1 unreadable file (12.5%), more than data.max_bad_fraction"),
-        (0.125, 0.5, "1 image of val (100.0%) also stands in train, more than data.max_leak"),
+        (0.125, 0.3, "1 image of test (33.3%) is equal to one of train, more than data.max_leak"),
     ],
 )
 def test_limits_are_the_last_share_that_is_allowed(
@@ -97,6 +105,20 @@ def test_limits_are_the_last_share_that_is_allowed(
     data = make_params(data__max_bad_fraction=bad, data__max_leak_fraction=leak).data
     told = passed_limit(audit(manifest, ["cat", "dog"], SOURCE), data)
     assert told.startswith(problem) if problem else told == ""
+
+
+def test_near_duplicates_are_told_and_stop_nothing(manifest: pd.DataFrame) -> None:
+    near = manifest[manifest["name"].isin(["a", "c", "d", "f"])]
+    found = audit(near, ["cat", "dog"], SOURCE)
+    assert [(leak["fraction"], leak["identical"]) for leak in found["leaks"]][:2] == [
+        (1, 0),
+        (1, 0),
+    ]
+    data = make_params(data__max_bad_fraction=0.0, data__max_leak_fraction=0.0).data
+    assert passed_limit(found, data) == ""
+    equal = near.assign(pixels_sha256=near["same_as"])
+    told = passed_limit(audit(equal, ["cat", "dog"], SOURCE), data)
+    assert told.startswith("1 image of val (100.0%) is equal to one of train, more than data.max")
 
 
 def test_limits_count_images_and_round_nothing(manifest: pd.DataFrame) -> None:

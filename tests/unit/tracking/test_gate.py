@@ -147,14 +147,14 @@ def test_a_figure_that_is_no_number_promotes_nothing(field: str) -> None:
     assert not decide(replace(CANDIDATE, **{field: float("nan")}), CHAMPION).promoted
 
 
-def leak(first: str, second: str, images: int) -> dict[str, Any]:
-    return {"splits": [first, second], "images": images}
+def leak(first: str, second: str, equal: int, near: int = 0) -> dict[str, Any]:
+    return {"splits": [first, second], "images": equal + near, "identical": equal}
 
 
-def test_only_a_leak_into_test_above_the_limit_is_a_problem() -> None:
+def test_only_a_leak_of_equal_images_into_test_above_the_limit_is_a_problem() -> None:
     audit = {
         "images": {"train": 800, "val": 100, "test": 300},
-        "leaks": [leak("train", "val", 90), leak("train", "test", 3), leak("val", "test", 4)],
+        "leaks": [leak("train", "val", 90), leak("train", "test", 3, 50), leak("val", "test", 4)],
     }
     assert audit_problems(audit) == ("4 of the 300 test images also stand in the val split",)
 
