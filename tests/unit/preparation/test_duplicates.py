@@ -99,7 +99,8 @@ def sign(*fingers: float) -> np.ndarray:
     hand = np.exp(-((((right - 0.5) / 0.2) ** 2 + ((down - 0.75) / 0.25) ** 2) ** 2))
     for place in fingers:
         hand += np.exp(-((((right - place) / 0.04) ** 2 + ((down - 0.35) / 0.3) ** 2) ** 2))
-    return (60 + 50 * right + 30 * down + 110 * np.minimum(hand, 1)).astype(np.uint8)[..., None]
+    grey = 60 + 50 * right + 30 * down + 110 * np.minimum(hand, 1)
+    return grey.astype(np.uint8)[..., None]
 
 
 def test_hand_signs_that_look_alike_are_not_copies() -> None:

@@ -237,6 +237,19 @@ def test_channels_are_as_told_or_as_the_images_have_them(
     assert load_split(folder, "train").images.shape[1:] == (32, 32, expected)
 
 
+@pytest.mark.parametrize("limit", [8.0, TINY])
+def test_a_near_copy_stays_with_its_original_in_blocks_of_either_kind(
+    photos: Path, limit: float
+) -> None:
+    photograph(3).save(photos / "dog/copy.jpg", quality=92)
+    _, manifest = prepared_photos(photos, transform__packed_limit_gb=limit)
+    rows = manifest.set_index("name").loc[["cat/03.png", "dog/copy.jpg"]]
+    assert rows["same_as"].tolist() == ["cat/03.png"] * 2
+    assert rows["pixels_sha256"].nunique() == 2
+    assert rows["split"].nunique() == 1
+    assert manifest["same_as"].nunique() == len(manifest) - 1
+
+
 def test_images_of_one_origin_stay_on_one_side(photos: Path) -> None:
     """Twenty images of each class come from five patients, whose number the name holds."""
     for path in sorted(photos.rglob("*.png")):
