@@ -94,7 +94,7 @@ def test_many_sixes_are_not_one_copy() -> None:
 
 
 def sign(*fingers: float) -> np.ndarray:
-    """A hand (uint8, 64 x 64 x 1) whose fingers are raised at these places, on a smooth background."""
+    """A hand (uint8, 64 x 64 x 1), its fingers raised at these places, on a smooth background."""
     down, right = np.mgrid[:64, :64] / 63
     hand = np.exp(-((((right - 0.5) / 0.2) ** 2 + ((down - 0.75) / 0.25) ** 2) ** 2))
     for place in fingers:
