@@ -1,6 +1,5 @@
 """data/prepared or data/features (train and val) -> models/classifier and reports/history.csv."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -85,7 +84,9 @@ def make_classifier(params: Params, live: "LiveRun", group: "Group | None" = Non
         look(training, live, description.class_names)
     train(training, checkpoints, live)
     write_history(training.history, HISTORY)
-    save_classifier(classifier, replace(description, epoch=training.best_epoch), CLASSIFIER)
+    save_classifier(
+        classifier, description.model_copy(update={"epoch": training.best_epoch}), CLASSIFIER
+    )
     checkpoints.clear()
     if training.stopped_early:
         patience = params.train.patience

@@ -38,7 +38,7 @@ FLOORS = [
     "commands",
     "cli",
 ]
-GROUND = {"files", "params", "recipes"}
+GROUND = {"files", "params", "recipes", "text"}
 SURPLUS = 2  # files that a stage does not import, at most, in a folder that it depends on
 # Packages, and the only wings or modules that may import them.
 DOORS = {
@@ -244,6 +244,7 @@ def test_a_block_is_named_by_every_module_that_can_change_its_bytes() -> None:
     no_byte = {
         "files",
         "params",
+        "text",
         "data/prepared",
         "data/shapes",
         "system/machine",

@@ -11,12 +11,17 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, BinaryIO
 
+from imageclf.text import printable
+
 # What the number of an OSError is then: no space, or none of the user's quota.
 DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class UserError(Exception):
     """Something the user can mend: shown as one line, without a traceback, exit code 2."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(printable(message))
 
 
 @contextmanager
@@ -110,7 +115,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `dvc repro` to make it") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): run `dvc repro` again") from None
 
 

@@ -1,7 +1,6 @@
 """The schema of params.yaml: typed, frozen, unknown keys refused by name.
 
-Every value is checked here, before any work starts. What each one means to a user is explained
-beside it in params.yaml itself.
+Every value is checked before any work starts; params.yaml explains each of them beside it.
 """
 
 import difflib
@@ -16,6 +15,9 @@ from imageclf.files import UserError, read_yaml
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
+# Two neighbouring layers of the most units have as many parameters as a network may have.
+Layers = Annotated[list[Annotated[int, Field(gt=0, le=2**15)]], Field(max_length=100)]
+Fit = Literal["crop", "fill", "pad", "stretch"]
 
 # torchvision's own names, written out because to import it takes seconds.
 TORCHVISION = """
@@ -134,10 +136,10 @@ class Model(Section):
     name: str
     weights: str
     freeze: Literal["none", "backbone", "then"]
-    head: list[Positive]
-    hidden: list[Positive]
-    width: Positive
-    depth: Positive
+    head: Layers
+    hidden: Layers
+    width: Annotated[int, Field(gt=0, le=2**12)]
+    depth: Annotated[int, Field(gt=0, le=200)]  # ResNet-1202 of arXiv:1512.03385 has 200
     stages: Annotated[int, Field(ge=1, le=5)]  # five leave one of 28 pixels
     activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "silu"]
     dropout: Fraction
@@ -320,8 +322,7 @@ class Params(Section):
         if self.transform.image_size not in sides:
             raise ValueError(
                 f"model.name: {self.model.name} is made for images of {sides.start} to "
-                f"{sides.stop - 1} pixels, but transform.image_size is "
-                f"{self.transform.image_size}"
+                f"{sides.stop - 1} pixels, but transform.image_size is {self.transform.image_size}"
             )
         return self
 

@@ -1,10 +1,7 @@
 """What is saved beside a classifier."""
 
 from helpers.params import make_params
-from imageclf.network.classifier import (
-    WHOLE,
-    Description,
-)
+from imageclf.network.description import Description
 
 STATS = {"mean": [0.3], "std": [0.2]}
 
@@ -16,7 +13,7 @@ def description(**changes: object) -> Description:
         "image_shape": [28, 28],
         "fit": "fill",
         **STATS,
-        "model": make_params().model.model_dump(exclude=set(WHOLE)),
+        "model": make_params().model,
         "data": {"train": "a" * 64, "val": "b" * 64},
         "weights": {},
         "epoch": 3,

@@ -391,7 +391,7 @@ def test_summary_tells_of_suspects_in_the_same_data(
             "images": 9,
         },
         "reports/suspects.json": {"suspects": 7, "data": data},
-        "models/classifier/model.json": {"fingerprint": ""},
+        "models/classifier/model.json": {"fingerprint": "f" * 64},
         "data/prepared/digests.json": {"train": "1", "val": "2", "test": "3"},
     }.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)

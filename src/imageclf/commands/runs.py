@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import click
 
 from imageclf.commands.common import examples
-from imageclf.files import read_json
 from imageclf.project.folder import CLASSIFIER
 
 if TYPE_CHECKING:
@@ -26,12 +25,13 @@ def runs(as_csv: bool) -> None:
     the workspace, the status "restored" a model that came from a cache when it was registered
     last, and + a source that differed from the commit.
     """
+    from imageclf.network.description import read_fingerprint
     from imageclf.tracking.journal import unreadable_journals
     from imageclf.tracking.queries import list_runs
 
     for reason in unreadable_journals():
         click.echo(f"skipped: {reason}", err=True)
-    here = read_json(MODEL)["fingerprint"] if MODEL.exists() else None
+    here = read_fingerprint(CLASSIFIER) if MODEL.exists() else None
     table = run_table(list_runs(), here)
     if as_csv:
         click.echo(table.to_csv(index=False), nl=False)

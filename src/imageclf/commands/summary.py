@@ -23,10 +23,10 @@ REPORT, SUSPECTS = EVALUATION / "index.html", REPORTS / "suspects.json"
 @click.command()
 def summary() -> None:
     """Show what came out of the pipeline, and where it is."""
+    from imageclf.network.description import read_fingerprint
     from imageclf.tracking.connection import shown
 
     metrics = read_json(METRICS)
-    description = read_json(CLASSIFIER / "model.json")
     server = shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
     exported = sorted(path for path in EXPORTED.glob("model.*"))
     rows = [
@@ -37,7 +37,7 @@ def summary() -> None:
         ),
         *_top_k_rows(metrics),
         ("test images", f"{metrics['images']:,}"),
-        ("fingerprint", description["fingerprint"]),
+        ("fingerprint", read_fingerprint(CLASSIFIER)),
         ("report", str(REPORT)),
         ("data", str(AUDIT_PAGE)),
         ("wrong labels", _wrong_labels()),

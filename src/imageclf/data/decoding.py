@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -35,12 +34,9 @@ from imageclf.data.opening import (
     reason_of,
 )
 from imageclf.data.samples import changes, eight_bits, is_grey, prepare
+from imageclf.params import Fit
 
 Pixels = NDArray[np.uint8]
-# How an image comes to the sides asked for. crop: the shorter side is scaled to 255/224 of them and
-# the centre cut out, the common way with photographs; fill: the same without that margin;
-# pad: all of the image, with black beside it; stretch: all of it, its proportions changed.
-Fit = Literal["crop", "fill", "pad", "stretch"]
 
 # The filter widens when an image shrinks, so nothing is skipped; unlike a box it also enlarges
 # smoothly, and unlike Lanczos it hardly rings at the hard edges of digits and clothes. Pillow calls
@@ -98,6 +94,10 @@ def decode(source: Path | bytes, image_shape: Sequence[int], fit: Fit = "fill") 
 
 def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
     """Read an image, turn it upright and bring it to the shape asked for.
+
+    For ``crop``, the common way with photographs, the shorter side is scaled to 255/224 of that
+    shape and the centre cut out; ``fill`` is the same without that margin; ``pad`` keeps all of the
+    image, with black beside it; ``stretch`` keeps all of it and changes its proportions.
 
     Of an animation the first frame is read. Transparent images are laid over white.
 

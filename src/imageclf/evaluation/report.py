@@ -17,7 +17,8 @@ from imageclf.evaluation.metrics import (
     worst_first,
 )
 from imageclf.files import write_text
-from imageclf.network.classifier import Classifier, Description
+from imageclf.network.classifier import Classifier
+from imageclf.network.description import Description
 from imageclf.params import Params
 from imageclf.training.preview import SEEN, preview
 

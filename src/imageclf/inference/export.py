@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from imageclf.data.prepared import Images, Pixels
 from imageclf.data.shapes import as_stored
 from imageclf.files import UserError, sha256_file
-from imageclf.network.classifier import Classifier, Description
+from imageclf.network.classifier import Classifier
+from imageclf.network.description import Description
 
 BATCHES = (1, 2, 7)
 ONNX_OPSET = 18

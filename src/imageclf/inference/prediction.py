@@ -1,6 +1,5 @@
 """Classes for image files from the exported ONNX file: no PyTorch, so it starts at once."""
 
-import json
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imageclf.data.decoding import Fit, Pixels, decode
+from imageclf.data.decoding import Pixels, decode
 from imageclf.data.opening import ImageError
 from imageclf.data.shapes import as_stored, shape_in_memory
 from imageclf.files import UserError
+from imageclf.network.description import Metadata, read_metadata
+from imageclf.params import Fit
 from imageclf.system.workers import in_order
 
 MODEL_FILE = "model.onnx"
@@ -47,10 +48,22 @@ class ExportedClassifier:
     fingerprint: str
 
     def probabilities(self, images: Pixels) -> NDArray[np.float32]:
-        """The probability of each class (float32, N x classes) for uint8 N x H x W x C images."""
-        probabilities: NDArray[np.float32] = self.session.run(None, {"images": as_stored(images)})[
-            0
-        ]
+        """The probability of each class (float32, N x classes) for uint8 N x H x W x C images.
+
+        Raises:
+            UserError: the network cannot be run, or gives something else.
+        """
+        stored = as_stored(images)
+        try:
+            found = self.session.run(None, {"images": stored})
+        # ONNX Runtime's errors have no common class but Exception.
+        except Exception as error:
+            raise UserError(f"the network of the model fails ({_brief(error)})") from error
+        probabilities: NDArray[np.float32] = found[0]
+        if probabilities.shape != (len(images), len(self.class_names)):
+            raise UserError("the network of the model does not give a probability for each class")
+        if not np.isfinite(probabilities).all():
+            raise UserError("the network of the model gives values that are no finite numbers")
         return probabilities
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction | ImageError]:
@@ -88,22 +101,40 @@ def load_exported(path: Path) -> ExportedClassifier:
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     # ONNX Runtime's errors have no common class but Exception.
     except Exception as error:
-        detail = str(error).splitlines()[0]
-        raise UserError(f"{file} is not a usable ONNX file ({detail})") from error
-    metadata = session.get_modelmeta().custom_metadata_map
-    try:
-        return ExportedClassifier(
-            session,
-            json.loads(metadata["class_names"]),
-            shape_in_memory(json.loads(metadata["image_shape"])),
-            metadata["fit"],
-            metadata["fingerprint"],
-        )
-    except (KeyError, ValueError) as error:
+        raise UserError(f"{file} is not a usable ONNX file ({_brief(error)})") from error
+    metadata = read_metadata(file, session.get_modelmeta().custom_metadata_map)
+    _check_graph(file, session, metadata)
+    return ExportedClassifier(
+        session,
+        metadata.class_names,
+        shape_in_memory(metadata.image_shape),
+        metadata.fit,
+        metadata.fingerprint,
+    )
+
+
+def _brief(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _check_graph(file: Path, session: Any, metadata: Metadata) -> None:
+    """Refuse a graph that takes or gives something else than its metadata tell."""
+    tensors = [*session.get_inputs(), *session.get_outputs()]
+    found = [(each.name, each.type, each.shape[1:]) for each in tensors]
+    wanted = [
+        ("images", "tensor(uint8)", metadata.image_shape),
+        ("probabilities", "tensor(float)", [len(metadata.class_names)]),
+    ]
+    if found != wanted:
         raise UserError(
-            f"{file} does not say its class names, image shape, fit and fingerprint ({error}): "
-            "was it made by `dvc repro`?"
-        ) from None
+            f"{file} was not exported by this project: it maps {_told(found)}, and not "
+            f"{_told(wanted)}"
+        )
+
+
+def _told(tensors: Iterable[tuple[str, str, Sequence[object]]]) -> str:
+    parts = (f"{name} {kind} {'x'.join(map(str, shape))}" for name, kind, shape in tensors)
+    return " to ".join(parts)[:300]
 
 
 def likeliest(

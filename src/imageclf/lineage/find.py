@@ -6,19 +6,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from imageclf.files import UserError, read_json
+from imageclf.files import UserError
 from imageclf.inference.prediction import MODEL_FILE, load_exported
 from imageclf.lineage.snapshots import Snapshot, params_in, pipeline_files
+from imageclf.network.description import MODEL_JSON, read_fingerprint
 from imageclf.project.folder import CLASSIFIER, LOCK, PARAMS
 from imageclf.project.git import git_if_any
 from imageclf.project.lock import Out, recorded_outs
 from imageclf.tracking.connection import TrackingError
 from imageclf.tracking.journal import PATCH, Journal, JournalError, Record, journals
-from imageclf.tracking.messages import FINGERPRINT
 from imageclf.tracking.provenance import Provenance
 from imageclf.tracking.queries import KEPT, TrackedRun, Version, find_runs, find_version
 
-DESCRIPTION = "model.json"
 DIGITS = re.compile(r"[0-9a-f]{8,64}")  # of a fingerprint, or of a run's id
 REFUSED_SHOWN = 60  # characters
 LEFT_OUT = b"left out, too large: "
@@ -116,19 +115,13 @@ def fingerprint_of(path: Path) -> str:
     Raises:
         UserError: it holds none.
     """
-    if path.is_dir() and (path / DESCRIPTION).exists():
-        return _parsed(path, read_json(path / DESCRIPTION).get("fingerprint"))
+    if path.is_dir() and (path / MODEL_JSON).exists():
+        return read_fingerprint(path)
     folder = path if path.is_dir() else path.parent
     exported = path if path.suffix == ".onnx" else folder / MODEL_FILE
     if not exported.is_file() or path.suffix not in {"", ".onnx", ".pt2"}:
-        raise UserError(f"{path} holds no model: neither {DESCRIPTION} nor {MODEL_FILE} is there")
-    return _parsed(path, load_exported(exported).fingerprint)
-
-
-def _parsed(path: Path, fingerprint: object) -> str:
-    if not isinstance(fingerprint, str) or not FINGERPRINT.fullmatch(fingerprint):
-        raise UserError(f"{path} holds a model that is not of this project: it has no fingerprint")
-    return fingerprint
+        raise UserError(f"{path} holds no model: neither {MODEL_JSON} nor {MODEL_FILE} is there")
+    return load_exported(exported).fingerprint
 
 
 def _by_digits(digits: str) -> Lineage:
@@ -177,7 +170,7 @@ def _with_files(lineage: Lineage) -> Lineage:
 def _workspace_files(fingerprint: str) -> dict[str, bytes]:
     """Those of the workspace, if they are what made its model and that is the one."""
     files = pipeline_files(Path())
-    if LOCK not in files or not (CLASSIFIER / DESCRIPTION).exists():
+    if LOCK not in files or not (CLASSIFIER / MODEL_JSON).exists():
         return {}
     if fingerprint_of(CLASSIFIER) != fingerprint or Snapshot("", files).contradiction():
         return {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from imageclf.files import UserError, read_json, sha256_file
 from imageclf.lineage.snapshots import MODEL, Snapshot, checked_out, pipeline_files
+from imageclf.network.description import read_description
 from imageclf.params import Params, load_params, tracked_values
 from imageclf.project.folder import (
     AUDIT,
@@ -91,9 +92,9 @@ class Outs:
             if not (folder / path).exists():
                 raise UserError(f"{path} is missing: run `dvc repro` to make it")
         self._folder = folder
-        self._model = read_json(folder / MODEL / "model.json")
-        self.fingerprint: str = self._model["fingerprint"]
-        self.weights: dict[str, str] = self._model["weights"]
+        self._model = read_description(folder / MODEL)
+        self.fingerprint = self._model.fingerprint
+        self.weights = self._model.weights
         self.digests: dict[str, str] = read_json(folder / PREPARED / "digests.json")
         self.journal = Journal(self.fingerprint)
 
@@ -119,7 +120,7 @@ class Outs:
             name=params["register.name"],
             path=self._folder / ONNX,
             example=as_stored(np.array(load_split(self._folder / PREPARED, "test").images[:2])),
-            class_names=self._model["class_names"],
+            class_names=self._model.class_names,
         )
         items: list[Item] = [
             *self._metrics(record),

@@ -18,6 +18,9 @@ from imageclf.files import UserError
 from imageclf.network.initialization import initialize
 from imageclf.params import Model
 
+# Four bytes each, and four times that while they are trained with Adam. The largest network of
+# torchvision has 645 million (regnet_y_128gf).
+MAX_PARAMETERS = 10**9
 Layer = TypeVar("Layer", bound=nn.Module)
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -77,7 +80,27 @@ def build_network(model: Model, image_shape: Sequence[int], classes: int) -> Net
         model: the section of the parameters.
         image_shape: (H, W, C).
         classes: the number of outputs.
+
+    Raises:
+        UserError: it would have more parameters than ``MAX_PARAMETERS``, or is made for others.
     """
+    with torch.device("meta"):  # shapes alone: nothing is allocated or drawn
+        _check_size(_assembled(model, image_shape, classes))
+    network = _assembled(model, image_shape, classes)
+    initialize(network, model)
+    return network
+
+
+def _check_size(network: nn.Module) -> None:
+    parameters = sum(values.numel() for values in network.parameters())
+    if parameters > MAX_PARAMETERS:
+        raise UserError(
+            f"the network would have {parameters:,} parameters, more than {MAX_PARAMETERS:,}: "
+            "choose a smaller model.hidden, head, width, depth or stages"
+        )
+
+
+def _assembled(model: Model, image_shape: Sequence[int], classes: int) -> Network:
     build = ARCHITECTURES.get(model.name, torchvision_network)
     backbone, last = cut_off_head(build(model, image_shape, classes))
     head: list[nn.Module] = [last]
@@ -85,9 +108,7 @@ def build_network(model: Model, image_shape: Sequence[int], classes: int) -> Net
         head = linear_layers([last.in_features, *model.head, classes], model)
     if model.output != "logits":
         head.append(OUTPUTS[model.output](dim=1))
-    network = Network(backbone, nn.Sequential(*head))
-    initialize(network, model)
-    return network
+    return Network(backbone, nn.Sequential(*head))
 
 
 def cut_off_head(network: nn.Module) -> tuple[nn.Module, nn.Linear]:

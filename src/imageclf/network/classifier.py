@@ -2,54 +2,21 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from imageclf.data.shapes import shape_in_memory
-from imageclf.files import UserError, atomic_folder, read_json, write_json
+from imageclf.files import UserError, atomic_folder
 from imageclf.network.architectures import Network, build_network
+from imageclf.network.description import MODEL_JSON, Description, read_description
 from imageclf.params import Model
 
 # At a time where no gradient is needed: enough to keep every core busy, and not to fill memory.
 EVALUATION_IMAGES, EVALUATION_PIXELS = 64, 1 << 21
-
-
-# Of the section ``model``: where a training began, which decides nothing of what came out of it.
-WHOLE = {"weights": "none", "freeze": "none"}
-
-
-@dataclass(frozen=True)
-class Description:
-    """Everything needed to rebuild a classifier from its weights, and what it was made from.
-
-    Attributes:
-        fingerprint: sha256 over all that determined the training.
-        class_names: name of each output.
-        image_shape: of the uint8 images it takes, as in files: (H, W) if they are grey.
-        fit: how an image comes to that shape (see ``decoding.Fit``).
-        mean: per channel, of pixels scaled to 0..1, subtracted first.
-        std: per channel, divided by next.
-        model: the section ``model`` of the parameters, but for what ``WHOLE`` names.
-        data: sha256 of the train and the val split.
-        weights: where those came from that the training began with; empty if they were drawn.
-        epoch: the epoch, from 1, whose weights these are.
-    """
-
-    fingerprint: str
-    class_names: list[str]
-    image_shape: list[int]
-    fit: str
-    mean: list[float]
-    std: list[float]
-    model: dict[str, Any]
-    data: dict[str, str]
-    weights: dict[str, str]
-    epoch: int
+WEIGHTS = "model.safetensors"
+TYPES = {torch.float32: "F32", torch.int64: "I64"}  # of what a classifier keeps: by their names
 
 
 class Classifier(nn.Module):
@@ -137,36 +104,64 @@ def save_classifier(classifier: Classifier, description: Description, folder: Pa
 
     with atomic_folder(folder) as target:
         weights = {name: value.contiguous() for name, value in classifier.state_dict().items()}
-        (target / "model.safetensors").write_bytes(save(weights))
-        write_json(target / "model.json", asdict(description))
+        (target / WEIGHTS).write_bytes(save(weights))
+        description.write(target)
 
 
 def load_classifier(folder: Path) -> tuple[Classifier, Description]:
     """Rebuild a classifier on the CPU, in eval mode. Nothing is unpickled.
 
     Raises:
-        UserError: a file is missing, or the weights do not fit the description.
+        UserError: a file is missing, the weights do not fit the description, or are no numbers.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        description = Description(**read_json(folder / "model.json"))
-        model = Model.model_validate(description.model | WHOLE)
-    except (TypeError, ValidationError):
-        raise UserError(
-            f"{folder}: model.json is none of this version's: run `dvc repro train` there again"
-        ) from None
-    classifier = build_classifier(
-        model,
+    description = read_description(folder)
+    with torch.device("meta"):
+        _check_header(folder / WEIGHTS, _described(description))
+    classifier = _described(description)
+    classifier.load_state_dict(load_file(folder / WEIGHTS))
+    for name, values in classifier.state_dict().items():
+        if not values.isfinite().all():
+            raise UserError(f"{folder / WEIGHTS}: {name} holds values that are no finite numbers")
+    return classifier.eval(), description
+
+
+def _described(description: Description) -> Classifier:
+    return build_classifier(
+        description.model,
         {"mean": description.mean, "std": description.std},
         shape_in_memory(description.image_shape),
         len(description.class_names),
     )
+
+
+def _check_header(path: Path, classifier: Classifier) -> None:
+    """Refuse weights of other names, shapes or types than the classifier's, before any is read.
+
+    Raises:
+        UserError: names one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    wanted = {
+        name: (list(value.shape), TYPES[value.dtype])
+        for name, value in classifier.state_dict().items()
+    }
     try:
-        classifier.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(
-            f"{folder}: model.safetensors does not fit model.json ({error}): run `dvc repro train`"
-        ) from None
-    return classifier.eval(), description
+        # It refuses a file that is longer or shorter than its header tells.
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            found = {name: (each.get_shape(), each.get_dtype()) for name, each in slices.items()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is no usable file ({error}): run `dvc repro train`") from None
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise UserError(
+                f"{path} does not fit {MODEL_JSON}: {name} is {_told(found.get(name))} instead of "
+                f"{_told(wanted.get(name))}: run `dvc repro train`"
+            )
+
+
+def _told(tensor: tuple[list[int], str] | None) -> str:
+    return f"{' x '.join(map(str, tensor[0])) or 'one'} {tensor[1]}" if tensor else "not there"

@@ -31,12 +31,12 @@ from rich.filesize import decimal
 from imageclf.data import archives, image_files, opening, samples, shards
 from imageclf.data import decoding as images
 from imageclf.data.archives import Stored, read_tar
-from imageclf.data.decoding import Fit, has_colour, read
+from imageclf.data.decoding import has_colour, read
 from imageclf.data.opening import MAX_BYTES, ImageError
 from imageclf.data.prepared import Pixels
 from imageclf.data.shards import from_jpeg, to_jpeg
 from imageclf.files import digest_of, sha256_file
-from imageclf.params import Transform
+from imageclf.params import Fit, Transform
 from imageclf.preparation import hashing
 from imageclf.preparation.hashing import THUMBNAIL, thumbnail
 from imageclf.system.machine import check_space

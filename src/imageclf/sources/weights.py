@@ -116,15 +116,15 @@ def _imagenet(model: Model, console: Console) -> tuple[Pretrained, Mapping[str, 
 
 def _of_ours(folder: Path) -> tuple[Pretrained, Mapping[str, "Tensor"]]:
     """The backbone of a classifier of ours, whatever its head was."""
-    from imageclf.network.classifier import WHOLE, load_classifier, normalisation
+    from imageclf.network.classifier import load_classifier, normalisation
 
     if not (folder / "model.json").exists():
         raise UserError(f"{PARAMETER}: {folder} holds no model.json and model.safetensors of ours")
     classifier, description = load_classifier(folder)
-    model = Model.model_validate(description.model | WHOLE)
+    model = description.model
     mean, std = normalisation(model.normalize, description.mean, description.std)
     pretrained = Pretrained(
-        architecture=architecture(description.model),
+        architecture=architecture(model.model_dump()),
         channels=shape_in_memory(description.image_shape)[2],
         mean=mean,
         std=std,

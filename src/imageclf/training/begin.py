@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import torch
 
     from imageclf.data.prepared import Split
-    from imageclf.network.classifier import Classifier, Description
+    from imageclf.network.classifier import Classifier
+    from imageclf.network.description import Description
     from imageclf.training.batch_sharing import Group
     from imageclf.training.loop import Training
 
@@ -86,7 +87,7 @@ def describe_classifier(params: Params) -> "Description":
     """
     from imageclf.data.prepared import load_class_names, load_split, split_digest
     from imageclf.data.shapes import stored_shape
-    from imageclf.network.classifier import WHOLE, Description
+    from imageclf.network.description import Description
     from imageclf.network.pretrained import read_pretrained
     from imageclf.training.fingerprint import fingerprint
 
@@ -98,7 +99,7 @@ def describe_classifier(params: Params) -> "Description":
         fit=stats["fit"],
         mean=pretrained.mean if pretrained else stats["mean"],
         std=pretrained.std if pretrained else stats["std"],
-        model=params.model.model_dump(exclude=set(WHOLE)),
+        model=params.model,
         data={name: split_digest(PREPARED, name) for name in SPLITS},
         weights=pretrained.origin if pretrained else {},
         epoch=0,

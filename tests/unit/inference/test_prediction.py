@@ -151,21 +151,6 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("metadata", "reason"),
-    [({}, "class_names"), ({"class_names": "[", "image_shape": "[8, 8]"}, "Expecting value")],
-)
-def test_a_model_that_does_not_say_what_it_is_is_refused(
-    onnx_file: Path, tmp_path: Path, metadata: dict[str, str], reason: str
-) -> None:
-    model = onnx.load(onnx_file)
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata)
-    onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(UserError, match=f"does not say its class names.*{reason}"):
-        load_exported(tmp_path)
-
-
 def test_predicting_loads_neither_pytorch_nor_mlflow(onnx_file: Path, tmp_path: Path) -> None:
     (path,), _ = write_images(tmp_path, 1)
     script = (

@@ -20,7 +20,7 @@ from helpers.classifiers import STATS, description
 from helpers.loopback import Cut, FileServer, running
 from helpers.params import make_params
 from imageclf.files import UserError, sha256_file
-from imageclf.network.classifier import WHOLE, build_classifier, save_classifier
+from imageclf.network.classifier import build_classifier, save_classifier
 from imageclf.network.pretrained import RECORD, WEIGHTS, Pretrained, read_state_dict
 from imageclf.sources import download
 from imageclf.sources.weights import (
@@ -315,7 +315,7 @@ def test_every_other_network_has_a_normalisation() -> None:
 def test_a_classifier_of_ours_gives_its_backbone(tmp_path: Path, normalize: str) -> None:
     model = make_params(model__name="cnn", model__width=4, model__normalize=normalize).model
     classifier = build_classifier(model, STATS, (28, 28, 1), 10)
-    told = description(model=model.model_dump(exclude=set(WHOLE)))
+    told = description(model=model)
     save_classifier(classifier, told, tmp_path / "cats")
     found = fetch(str(tmp_path / "cats"), "cnn")
     assert found is not None

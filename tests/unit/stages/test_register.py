@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from helpers.classifiers import description
 from helpers.descriptions import DIGESTS, FINGERPRINT, described
 from helpers.params import params_text
 from helpers.tracked import FinishedTraining
@@ -34,8 +35,12 @@ def write_files(files: FinishedTraining) -> None:
     """What the other stages leave of a finished training."""
     Path("params.yaml").write_text(params_text())
     figures = {"accuracy": 0.9, "accuracy_low": 0.8, "majority_accuracy": 0.1}
-    told = {"class_names": ["a", "b", "c", "d"], "weights": {"sha256": "5" * 64}}
-    write_json("models/classifier/model.json", told | {"fingerprint": FINGERPRINT})
+    description(
+        fingerprint=FINGERPRINT,
+        class_names=["a", "b", "c", "d"],
+        image_shape=[8, 8],
+        weights={"sha256": "5" * 64},
+    ).write(Path("models/classifier"))
     parity = {"agree": True, "sha256": {"model.onnx": sha256_file(files.onnx)}}
     write_json("models/exported/parity.json", parity)
     write_json("reports/metrics.json", figures)

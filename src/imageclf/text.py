@@ -1,0 +1,44 @@
+"""Text that comes from data, such as the names of classes and files, made safe to be shown."""
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Joiners are part of words in Persian and in Indian languages, and of many emoji.
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+# What a spreadsheet takes for the beginning of a formula:
+# https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+
+
+def printable(text: object) -> str:
+    r"""The text on one line, without what a terminal obeys: ``\n`` and ``\x1b`` as Python has them.
+
+    Letters of any script, spaces of any width and joiners stay.
+    """
+    return "".join(char if _is_shown(char) else ascii(char)[1:-1] for char in str(text))
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: ``'`` stands before a text that begins so.
+
+    Numbers stay as they are, also those that are text.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def csv_cells(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with ``csv_cell`` of each text and of the names of its columns."""
+    texts = table.select_dtypes(exclude="number")
+    safe = {name: texts[name].map(csv_cell) for name in texts}
+    return table.assign(**safe).rename(columns=csv_cell)
+
+
+def _is_shown(char: str) -> bool:
+    return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
