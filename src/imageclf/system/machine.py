@@ -7,8 +7,6 @@ import os
 import shutil
 from pathlib import Path
 
-from rich.filesize import decimal
-
 from imageclf.files import UserError
 
 # glibc's names in malloc.h for what `mallopt` sets, and the values in bytes.
@@ -36,6 +34,8 @@ def check_space(folder: Path, needed: int, work: str, remedy: str) -> None:
     Raises:
         UserError: fewer bytes are free.
     """
+    from rich.filesize import decimal
+
     if needed > (free := shutil.disk_usage(folder).free):
         raise UserError(
             f"{work} needs {decimal(needed)}, but {folder} has {decimal(free)} free: {remedy}"
