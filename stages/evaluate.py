@@ -6,6 +6,7 @@ from command import stage
 from imageclf.files import atomic_folder, write_json
 from imageclf.params import Params
 from imageclf.project.folder import CLASSIFIER, EVALUATION, HISTORY, METRICS, PREPARED
+from imageclf.text import printable
 from imageclf.training.device import prepare_runtime
 
 
@@ -38,7 +39,8 @@ def main(params: Params) -> None:
         )
     write_json(METRICS, figures)
 
-    click.echo(per_class_table(predictions, description.class_names).to_string(index=False))
+    names = [printable(name) for name in description.class_names]
+    click.echo(per_class_table(predictions, names).to_string(index=False))
     click.echo(
         f"\ntest accuracy {figures['accuracy']:.2%} on {figures['images']:,} images"
         f" (always guessing the commonest class: {figures['majority_accuracy']:.2%})"

@@ -11,13 +11,16 @@ from imageclf.project.folder import RAW
 from imageclf.sources.catalog import fetch
 from imageclf.sources.collection import Collected, class_table, counted
 from imageclf.sources.image_folder import fetch_images
+from imageclf.text import printable
 
 
 def tell_what_was_understood(images: Collected, console: Console) -> None:
     """The classes and splits, and what else the source holds."""
     console.print(Padding.indent(class_table(images.places), 2), width=80)
     for split, patterns in images.layout.items():
-        click.echo(f"  {split}: {', '.join(patterns)} (* at its last place is the class)")
+        click.echo(
+            f"  {split}: {printable(', '.join(patterns))} (* at its last place is the class)"
+        )
     if images.unsupported:
         click.echo(
             f"  of a format that is not supported, counted by data.max_bad_fraction: "

@@ -4,6 +4,7 @@ import click
 
 from command import stage
 from imageclf.params import Params
+from imageclf.text import printable
 
 
 @stage
@@ -15,7 +16,7 @@ def main(params: Params) -> None:
     click.echo(f"run: {done.run_name}{' (restored from a cache)' if record.restored else ''}")
     aliases = f", {' and '.join(done.aliases)}" if done.aliases else ""
     click.echo(f"model: {params.register_.name} version {done.version}{aliases}")
-    click.echo(f"champion: {done.decision}")
+    click.echo(f"champion: {printable(done.decision)}")
     click.echo(f"compare the runs: {done.store if done.store.startswith('http') else 'make ui'}")
 
 

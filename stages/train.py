@@ -8,6 +8,7 @@ from command import stage
 from imageclf.files import file_errors_told
 from imageclf.params import Params
 from imageclf.project.folder import CLASSIFIER, HISTORY, PREPARED
+from imageclf.text import printable
 from imageclf.training.begin import begin_from_files, describe_classifier, runtime_of
 from imageclf.training.device import place
 from imageclf.training.history import TRACKED, write_history
@@ -111,7 +112,7 @@ def look(training: "Training", live: "LiveRun", class_names: list[str]) -> None:
     from imageclf.training.sanity import check
 
     for warning in check(training):
-        click.secho(f"warning: {warning}", fg="red", bold=True, err=True)
+        click.secho(f"warning: {printable(warning)}", fg="red", bold=True, err=True)
     train_split = load_split(PREPARED, "train")
     live.log_first_batch(vars(preview(training.params, train_split, class_names, SEEN)))
 

@@ -8,6 +8,7 @@ from imageclf.files import UserError, atomic_folder, read_json, write_json
 from imageclf.params import Params
 from imageclf.project.folder import AUDIT, AUDIT_PAGE, PREPARED, RAW
 from imageclf.system.workers import mapping, prepare_workers
+from imageclf.text import printable
 
 
 @stage
@@ -40,7 +41,7 @@ def main(params: Params) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in found["images"].items())
     click.echo(f"prepared {counts} images of {params.transform.image_size} pixels")
     for remark, _ in remarks(found):
-        click.echo(f"  {remark}")
+        click.echo(f"  {printable(remark)}")
     click.echo(f"audit: {AUDIT_PAGE}")
 
 

@@ -7,6 +7,7 @@ from command import stage
 from imageclf.params import Params
 from imageclf.project.folder import PRETRAINED
 from imageclf.sources.weights import fetch_weights
+from imageclf.text import printable
 from imageclf.tracking.queries import download_classifier
 
 
@@ -20,7 +21,7 @@ def main(params: Params) -> None:
         return
     origin = pretrained.origin
     click.echo(
-        f"{pretrained.architecture['name']} begins with {origin['title']}, sha256 "
+        f"{pretrained.architecture['name']} begins with {printable(origin['title'])}, sha256 "
         f"{origin['sha256'][:12]} -> {PRETRAINED}"
     )
     if params.model.weights != "imagenet" and "#" not in params.model.weights:

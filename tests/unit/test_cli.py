@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -84,7 +86,39 @@ def test_a_line_for_every_image_whatever_its_name(run: Run, model: Path) -> None
     Path(path).rename("photos/two\nlines \N{CAT FACE}.png")
     result = run("predict", "photos")
     (line,) = result.stdout.splitlines()
-    assert line.startswith("photos/two\N{REPLACEMENT CHARACTER}lines \N{CAT FACE}.png  ")
+    assert line.startswith("photos/two\\nlines \N{CAT FACE}.png  ")
+
+
+HOSTILE = ["a\nerror: b", "\x1b[2Jb", "=1+1", "\u202ed"]
+SHOWN = ["a\\nerror: b", "\\x1b[2Jb", "=1+1", "\\u202ed"]
+
+
+@pytest.fixture
+def hostile(model: Path) -> None:
+    """The exported model with class names that a terminal or a spreadsheet would obey."""
+    changed = onnx.load(model)
+    (names,) = (each for each in changed.metadata_props if each.key == "class_names")
+    names.value = json.dumps(HOSTILE)
+    onnx.save(changed, model)
+
+
+@pytest.mark.usefixtures("hostile")
+def test_class_names_are_shown_on_one_line_and_obeyed_by_nothing(run: Run) -> None:
+    write_images("photos", 3)
+    Path("photos/\x1b[31m.png").write_text("no image")
+    found = run("predict", "photos", "--top-k", "4")
+    assert len(found.stdout.splitlines()) == 3
+    assert all(name in line for line in found.stdout.splitlines() for name in SHOWN)
+    assert "unreadable: photos/\\x1b[31m.png" in found.stderr
+    found_too = run("predict", "photos", "--output", "p.csv", "--figure", "p.png")
+    assert any(name in found_too.stdout for name in SHOWN)
+    for text in (found.output, found_too.output):
+        assert all(char.isprintable() or char == "\n" for char in text)
+    with Path("p.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[3:] == [f"p_{name}" for name in HOSTILE]
+    told = {name: f"'{name}" if name == "=1+1" else name for name in HOSTILE}
+    assert {row[1] for row in rows} <= {*told.values()}
 
 
 def test_json_lines(run: Run, model: Path) -> None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imageclf.files import UserError
+from imageclf.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 # Of a text that goes to a file or a pipe, in columns.
 WIDTH = 100
@@ -44,14 +46,20 @@ def check_png(option: str, path: Path) -> None:
 
 
 def columns(rows: "Iterable[Iterable[RenderableType]]") -> "Table":
-    """Rows of cells, each column as wide as it needs; text is taken as it is."""
+    """Rows of cells, each column as wide as it needs; text is taken as it is, on one line."""
     from rich.table import Table
-    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*(lines(cell) if isinstance(cell, str) else cell for cell in row))
     return table
+
+
+def lines(*texts: str, style: str = "") -> "Text":
+    """A line for each text."""
+    from rich.text import Text
+
+    return Text("\n".join(map(printable, texts)), style=style)
 
 
 def echo(shown: "RenderableType") -> None:

@@ -13,6 +13,7 @@ import click
 from imageclf.commands.common import check_png, examples
 from imageclf.files import UserError
 from imageclf.project.folder import EXPORTED
+from imageclf.text import printable
 
 if TYPE_CHECKING:
     from imageclf.inference.prediction import Prediction
@@ -170,25 +171,19 @@ def _text_line(
 
     from imageclf.inference.prediction import likeliest
 
-    path_width = max(cell_len(_printable(path)) for path in paths)
-    name_width = max(map(cell_len, class_names))
+    path_width = max(cell_len(printable(path)) for path in paths)
+    names = [printable(name) for name in class_names]
+    name_width = max(map(cell_len, names))
 
     def line(result: "Prediction") -> str:
-        classes = likeliest(result.probabilities, class_names, top_k)
+        classes = likeliest(result.probabilities, names, top_k)
         columns = [
             f"{set_cell_size(name, name_width)} {probability:>6.1%}"
             for name, probability in classes
         ]
-        return "  ".join([set_cell_size(_printable(result.path), path_width), *columns])
+        return "  ".join([set_cell_size(printable(result.path), path_width), *columns])
 
     return line
-
-
-def _printable(path: Path) -> str:
-    """The path on one line, also where it holds a newline or bytes that are no text."""
-    return "".join(
-        each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(path)
-    )
 
 
 def _progress(total: int, output: Path | None) -> AbstractContextManager[Callable[[int], None]]:
@@ -203,9 +198,9 @@ def _progress(total: int, output: Path | None) -> AbstractContextManager[Callabl
 
 def _summary(output: Path, found: Counter[str]) -> str:
     """How many images the file tells of, and the classes that most of them are."""
-    counts = [f"{count:,} {name}" for name, count in found.most_common(CLASSES_COUNTED)]
+    counts = [f"{count:,} {printable(name)}" for name, count in found.most_common(CLASSES_COUNTED)]
     rest = [f"{len(found) - CLASSES_COUNTED} more classes"] if len(found) > CLASSES_COUNTED else []
-    return ": ".join([f"{output}", f"{found.total():,} images", ", ".join([*counts, *rest])])
+    return ": ".join([printable(output), f"{found.total():,} images", ", ".join([*counts, *rest])])
 
 
 def _draw(drawn: "list[Prediction]", class_names: list[str], path: Path) -> None:
@@ -218,4 +213,4 @@ def _draw(drawn: "list[Prediction]", class_names: list[str], path: Path) -> None
         [likeliest(prediction.probabilities, class_names, BARS) for prediction in drawn],
     )
     save_figure(figure, path)
-    click.echo(f"figure: {path}", err=True)
+    click.echo(f"figure: {printable(path)}", err=True)

@@ -3,6 +3,7 @@
 import click
 
 from imageclf.commands.common import examples
+from imageclf.text import printable
 
 
 @click.command(
@@ -34,6 +35,6 @@ def promote(ctx: click.Context, model: str, back: bool) -> None:
     done = registry.promote(model)
     verdict = "promoted" if done.decision.promoted else "refused"
     for reason in done.decision.reasons:
-        click.echo(f"{verdict}: version {done.version}: {reason}")
+        click.echo(f"{verdict}: version {done.version}: {printable(reason)}")
     click.echo(f"champion: {f'version {done.champion}' if done.champion else 'none'}")
     ctx.exit(0 if done.decision.promoted else 2)

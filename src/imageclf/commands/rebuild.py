@@ -8,6 +8,7 @@ import click
 
 from imageclf.commands.common import columns, echo, examples
 from imageclf.files import UserError
+from imageclf.text import printable
 
 if TYPE_CHECKING:
     from imageclf.lineage.rebuild import Result
@@ -79,7 +80,7 @@ def ask_whether(source: "Source", yes: bool) -> None:
         UserError: it may not, or there is no terminal to ask in.
     """
     click.echo(f"source: the commit {source.commit[:12]}, {source.author}")
-    click.echo(f"known from: {source.origin}")
+    click.echo(f"known from: {printable(source.origin)}")
     for line in source.changed:
         click.echo(f"patched: {line}")
     if yes or source.is_own:
@@ -91,7 +92,7 @@ def ask_whether(source: "Source", yes: bool) -> None:
 
 
 def _tell(line: str) -> None:
-    click.secho(f"==> {line}", bold=True)
+    click.secho(f"==> {printable(line)}", bold=True)
 
 
 def show(result: "Result") -> None:
@@ -108,7 +109,7 @@ def show(result: "Result") -> None:
         )
     )
     for name, (before, now) in result.machine.items():
-        click.echo(f"{name}: {before or 'not known'} -> {now}")
+        click.echo(printable(f"{name}: {before or 'not known'} -> {now}"))
     click.echo(verdict(result))
 
 

@@ -6,6 +6,7 @@ import click
 
 from imageclf.commands.common import examples
 from imageclf.project.folder import CLASSIFIER
+from imageclf.text import csv_cells, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,16 +31,18 @@ def runs(as_csv: bool) -> None:
     from imageclf.tracking.queries import list_runs
 
     for reason in unreadable_journals():
-        click.echo(f"skipped: {reason}", err=True)
+        click.echo(f"skipped: {printable(reason)}", err=True)
     here = read_fingerprint(CLASSIFIER) if MODEL.exists() else None
     table = run_table(list_runs(), here)
     if as_csv:
-        click.echo(table.to_csv(index=False), nl=False)
+        click.echo(csv_cells(table).to_csv(index=False), nl=False)
     elif table.empty:
         click.echo("no runs yet: type `dvc repro`")
     else:
         click.echo(
-            _shortened(table).to_string(index=False, na_rep="", float_format="{:.4f}".format)
+            one_line(_shortened(table)).to_string(
+                index=False, na_rep="", float_format="{:.4f}".format
+            )
         )
 
 
@@ -64,6 +67,12 @@ def run_table(found: "list[RunSummary]", here: str | None) -> "pd.DataFrame":
     differing = params.loc[:, params.nunique(dropna=False) > 1]
     metrics = pd.DataFrame([run.metrics for run in found]).reindex(columns=METRICS)
     return pd.concat([origin, differing, metrics], axis="columns")
+
+
+def one_line(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with each text as a terminal may have it."""
+    shown = table.map(lambda cell: printable(cell) if isinstance(cell, str) else cell)
+    return shown.rename(columns=printable)
 
 
 def _shortened(table: "pd.DataFrame") -> "pd.DataFrame":

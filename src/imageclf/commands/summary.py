@@ -16,6 +16,7 @@ from imageclf.project.folder import (
     PREPARED,
     REPORTS,
 )
+from imageclf.text import printable
 
 REPORT, SUSPECTS = EVALUATION / "index.html", REPORTS / "suspects.json"
 
@@ -48,7 +49,7 @@ def summary() -> None:
     ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
+        click.echo(f"{name:<{width}}  {printable(value)}")
 
 
 def _wrong_labels() -> str:

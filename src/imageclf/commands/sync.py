@@ -5,6 +5,7 @@ from functools import partial
 import click
 
 from imageclf.commands.common import examples
+from imageclf.text import printable
 
 
 @click.command(epilog=examples("imageclf sync", "rm mlflow.db && imageclf sync --all"))
@@ -32,11 +33,11 @@ def sync(everything: bool) -> None:
     )
     done = bring_up_to_date(everything, show)
     for name in done.ended:
-        click.echo(f"ended, because nothing trains it: {name}")
+        click.echo(f"ended, because nothing trains it: {printable(name)}")
     for name in done.updated:
-        click.echo(f"up to date now: {name}")
+        click.echo(f"up to date now: {printable(name)}")
     for reason in done.skipped:
-        click.echo(f"skipped: {reason}")
+        click.echo(f"skipped: {printable(reason)}")
     agreed = f"{done.agreed} run{'s' * (done.agreed != 1)} in agreement"
     skipped = f", {len(done.skipped)} skipped" if done.skipped else ""
     click.echo(f"{agreed}, {len(done.updated)} brought up to date{skipped}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imageclf.commands.common import columns, echo, examples
+from imageclf.commands.common import columns, echo, examples, lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -50,7 +50,7 @@ def trace(what: str, as_json: bool) -> None:
     with Console(stderr=True).status("asking MLflow and DVC"):
         found = trace_model(what)
     if as_json:
-        click.echo(json.dumps(as_dict(what, found), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(as_dict(what, found), indent=2))
         return
     echo(columns((Text(title, style="cyan"), value) for title, value in _rows(found)))
 
@@ -85,15 +85,13 @@ def as_dict(what: str, found: "Trace") -> dict[str, Any]:
 
 def _rows(found: "Trace") -> Iterator[tuple[str, "RenderableType"]]:
     """What is shown, from top to bottom: a title and what stands beside it."""
-    from rich.text import Text
-
     yield from _names(found.lineage)
     yield from _origin(found)
     if found.source or found.digests:
-        yield "data", "\n".join(_data(found))
+        yield "data", lines(*_data(found))
     if weights := found.lineage.tags.get("weights.sha256"):
         title = found.lineage.tags.get("weights.title", "")
-        yield "began with", f"{title}\nsha256: {weights[:SHOWN_DIGITS]}"
+        yield "began with", lines(title, f"sha256: {weights[:SHOWN_DIGITS]}")
     if differing := list(_differing(found)):
         yield "parameters", columns(differing)
     if figures := [
@@ -103,10 +101,10 @@ def _rows(found: "Trace") -> Iterator[tuple[str, "RenderableType"]]:
     if found.outs:
         yield "outs", columns(_whereabouts(found))
     if found.unknown:
-        yield "not known", Text("\n".join(found.unknown), style="yellow")
+        yield "not known", lines(*found.unknown, style="yellow")
 
 
-def _names(lineage: "Lineage") -> Iterator[tuple[str, str]]:
+def _names(lineage: "Lineage") -> Iterator[tuple[str, "RenderableType"]]:
     run = lineage.run
     for version in run.versions if run else []:
         aliases = f"  {', '.join(version.aliases)}" if version.aliases else ""
@@ -116,10 +114,10 @@ def _names(lineage: "Lineage") -> Iterator[tuple[str, str]]:
         started = datetime.fromtimestamp(run.started / 1000).astimezone()
         state = f"{run.status.lower()}, begun {started:%Y-%m-%d %H:%M}"
         state += ", restored from a cache" if "restored_from_cache" in run.tags else ""
-        yield "run", f"{run.id}  {run.name}\nexperiment {run.experiment}, {state}"
+        yield "run", lines(f"{run.id}  {run.name}", f"experiment {run.experiment}, {state}")
 
 
-def _origin(found: "Trace") -> Iterator[tuple[str, str]]:
+def _origin(found: "Trace") -> Iterator[tuple[str, "RenderableType"]]:
     provenance = found.lineage.provenance
     if provenance.commit:
         yield "commit", f"{provenance.commit}  {found.subject or ''}"
@@ -130,7 +128,7 @@ def _origin(found: "Trace") -> Iterator[tuple[str, str]]:
     if provenance.hardware:
         versions = (f"{name} {version}" for name, version in provenance.versions.items())
         machine = f"{provenance.device}, {provenance.hardware}"
-        yield "machine", f"{machine}\n{', '.join(versions)}"
+        yield "machine", lines(machine, ", ".join(versions))
 
 
 def _data(found: "Trace") -> Iterator[str]:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from imageclf.files import atomic_path
+from imageclf.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +148,7 @@ def pairs(
             upper.imshow(originals[place], cmap="gray", vmin=0, vmax=255)
             upper.set_title(_shortened(names[place]), fontsize=8, parse_math=False)
             lower.imshow(seen[place], cmap="gray", vmin=0, vmax=255)
-            lower.set_xlabel(captions[place], fontsize=8, parse_math=False)
+            lower.set_xlabel(printable(captions[place]), fontsize=8, parse_math=False)
     return figure
 
 
@@ -218,7 +219,7 @@ def image_with_probabilities(
         names, values = zip(*pairs, strict=True)
         drawn = chart.barh(np.arange(bars), values, height=0.7, color=colours)
         chart.bar_label(drawn, [f"{value:.1%}" for value in values], padding=4, fontsize=9)
-        chart.set_yticks(np.arange(bars), names, fontsize=9, parse_math=False)
+        chart.set_yticks(np.arange(bars), list(map(printable, names)), fontsize=9, parse_math=False)
         chart.invert_yaxis()
         chart.set(xlim=(0, 1.12), xticks=[])
         chart.tick_params(length=0)
@@ -228,7 +229,8 @@ def image_with_probabilities(
 
 
 def _shortened(title: str) -> str:
-    return title if len(title) <= LONGEST_TITLE else f"{title[: LONGEST_TITLE - 1]}…"
+    shown = printable(title)
+    return shown if len(shown) <= LONGEST_TITLE else f"{shown[: LONGEST_TITLE - 1]}…"
 
 
 def _tidy(axes: Any) -> None:

@@ -20,6 +20,7 @@ from imageclf.files import write_text
 from imageclf.network.classifier import Classifier
 from imageclf.network.description import Description
 from imageclf.params import Params
+from imageclf.text import csv_cells
 from imageclf.training.preview import SEEN, preview
 
 if TYPE_CHECKING:
@@ -56,10 +57,9 @@ def write_report(
     )
     plots.save_figure(grid, folder / "mistakes.png")
     table = per_class_table(predictions, description.class_names)
-    table.to_csv(folder / "per_class.csv", index=False)
-    predictions_table(predictions, description.class_names).to_csv(
-        folder / "predictions.csv", index=False
-    )
+    csv_cells(table).to_csv(folder / "per_class.csv", index=False)
+    each = predictions_table(predictions, description.class_names)
+    csv_cells(each).to_csv(folder / "predictions.csv", index=False)
     write_text(folder / "index.html", _page(figures, description, table))
 
 

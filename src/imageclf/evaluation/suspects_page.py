@@ -9,6 +9,7 @@ from imageclf.drawing.html import render
 from imageclf.evaluation.suspects import Labelled, Probabilities, suspects_table, typical
 from imageclf.files import read_json, write_json, write_text
 from imageclf.preparation.audit_page import Album
+from imageclf.text import csv_cells
 from imageclf.training.begin import SPLITS
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def write_suspects(
         typical=dict(zip(examples, album.pictures(examples.values()), strict=True)),
         table=TABLE,
     )
-    write_text(folder / TABLE, table.to_csv(index=False))
+    write_text(folder / TABLE, csv_cells(table).to_csv(index=False))
     write_text(folder / PAGE, page)
     write_json(folder / FIGURES, found)
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from imageclf.files import UserError, atomic_path
 from imageclf.inference.prediction import Prediction, likeliest
+from imageclf.text import csv_cell
 
 ROW_GROUP = 4096  # rows that a Parquet file keeps together, and that wait in memory
 
@@ -63,8 +64,8 @@ def _json_lines(path: Path, class_names: Sequence[str], top_k: int) -> Iterator[
 def _csv(path: Path, class_names: Sequence[str], _: int) -> Iterator[Write]:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_columns(class_names))
-        yield lambda prediction: writer.writerow(_row(prediction, class_names))
+        writer.writerow(map(csv_cell, _columns(class_names)))
+        yield lambda prediction: writer.writerow(map(csv_cell, _row(prediction, class_names)))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from imageclf.files import UserError
 from imageclf.lineage.find import Lineage
 from imageclf.project.git import Commit, GitError, git, git_if_any
 from imageclf.team.sharing import came_from_elsewhere
+from imageclf.text import printable
 from imageclf.tracking.journal import PATCH
 
 REGULAR = {"100644", "100755", "000000"}  # modes of git: two of files, and of what is deleted
@@ -50,7 +51,7 @@ def source_of(lineage: Lineage) -> Source:
     here = lineage.record is not None and not came_from_elsewhere(lineage.fingerprint)
     return Source(
         commit=commit,
-        author=_printable(author.decode(errors="replace").strip()),
+        author=printable(author.decode(errors="replace").strip()),
         origin=_origin(lineage, here),
         changed=_changes(commit, patch) if patch else [],
         is_own=here and not patch,
@@ -87,12 +88,8 @@ def _changes(commit: Commit, patch: bytes) -> list[str]:
         _, mode, *_, status = heading.split()
         if mode not in REGULAR or not _is_inside(path, prefix):
             raise UserError(f"{PATCH} is refused: {path!a} is no file of the project's folder")
-        changed.append(f"{status} {_printable(path)}")
+        changed.append(f"{status} {printable(path)}")
     return changed
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def _is_inside(path: str, prefix: str) -> bool:

@@ -24,6 +24,7 @@ from rich.filesize import decimal
 from imageclf.files import DISK_IS_FULL, UserError, atomic_folder, write_json
 from imageclf.sources.debian import unpack_package
 from imageclf.sources.download import NotFoundError, UnavailableError, download
+from imageclf.text import printable
 
 MIRROR = "IMAGECLF_MIRROR"  # environment variable: a folder or URL that is asked first
 # Outside every stage's outputs, because DVC deletes those before it runs the stage again.
@@ -265,7 +266,7 @@ def _collect(data_set: DataSet, sources: Iterator[Source], folder: Path, console
                 console.print(f"  {file.name}: {decimal(taken.stat().st_size)}, sha256 verified")
                 missing.pop(0)
         except UnavailableError as error:
-            console.print(f"  {error}", style="yellow")
+            console.print(f"  {printable(error)}", style="yellow")
             refusals.append(f"{source.name} ({error})")
         else:
             return

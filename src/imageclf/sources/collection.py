@@ -28,6 +28,7 @@ from imageclf.sources.layout import (
     recognised,
     wrapper,
 )
+from imageclf.text import printable
 
 # Where labels stand that are not read.
 TABLES = {".csv", ".tsv", ".txt", ".json", ".xml", ".xlsx", ".mat", ".parquet", ".yaml", ".yml"}
@@ -89,7 +90,7 @@ def collect(listing: Listing, source: Path, splits: Mapping[str, str | list[str]
 def counted(names: Iterable[str]) -> str:
     """Files by kind: ``8 .heic, 1 without a suffix``."""
     kinds = Counter(PurePosixPath(name).suffix.lower() or "without a suffix" for name in names)
-    told = [f"{count:,} {kind}" for kind, count in kinds.most_common(KINDS_NAMED)]
+    told = [f"{count:,} {printable(kind)}" for kind, count in kinds.most_common(KINDS_NAMED)]
     if more := kinds.total() - sum(count for _, count in kinds.most_common(KINDS_NAMED)):
         told.append(f"{more:,} others")
     return ", ".join(told)
@@ -117,7 +118,7 @@ def class_table(places: Sequence[Place]) -> Table:
 
     shown = classes if len(classes) <= CLASSES_SHOWN else classes[: CLASSES_SHOWN - 1]
     for name in shown:
-        add("".join(char if char.isprintable() else ascii(char)[1:-1] for char in name), [name])
+        add(printable(name), [name])
     if others := classes[len(shown) :]:
         add(f"{len(others):,} others", others)
     add(f"all {len(classes):,}", classes)

@@ -23,6 +23,7 @@ from rich.progress import Progress, TaskID
 
 from imageclf.files import sha256_file, write_json
 from imageclf.system.progress import byte_progress
+from imageclf.text import printable
 
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 20.0  # seconds
@@ -117,7 +118,7 @@ def download(
                     raise UnavailableError(f"{error}, {ATTEMPTS} times") from error
                 pause = BACKOFF * 2 ** (attempt - 1)
                 received = decimal(partial.read()[0])
-                console.print(f"  {error}; going on from {received} in {pause:g} s")
+                console.print(f"  {printable(error)}; going on from {received} in {pause:g} s")
                 time.sleep(pause)
     if sha256 is not None and (found := sha256_file(partial.data)) != sha256:
         partial.discard()

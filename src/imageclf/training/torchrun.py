@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from imageclf.files import UserError
 from imageclf.params import Runtime
+from imageclf.text import printable
 from imageclf.training.device import place, prepare_torch
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _leave(store: "Store", rank: int, patience: timedelta) -> None:
 
 def _tell(error: Exception, cause: str) -> None:
     if isinstance(error, UserError):
-        print(f"error: {cause}", file=sys.stderr, flush=True)
+        print(f"error: {printable(cause)}", file=sys.stderr, flush=True)
     else:
         traceback.print_exception(error)
 

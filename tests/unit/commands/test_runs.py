@@ -3,8 +3,9 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from imageclf.cli import main
-from imageclf.commands.runs import run_table
+from imageclf.commands.runs import one_line, run_table
 from imageclf.project.git import Commit
+from imageclf.text import csv_cells
 from imageclf.tracking.messages import End, Metrics, RunDescription
 from imageclf.tracking.provenance import Provenance
 from imageclf.tracking.queries import RunSummary
@@ -27,6 +28,13 @@ def run(number: int, metrics: dict[str, float] | None = None, **tags: str) -> Ru
         provenance=Provenance.from_tags(tags),
         tags=tags,
     )
+
+
+def test_what_a_run_says_is_no_formula_and_obeyed_by_no_terminal() -> None:
+    table = run_table([run(1, DVC_EXP_NAME="=1+1"), run(2, DVC_EXP_NAME="a\n\x1b[2J")], None)
+    assert list(csv_cells(table)["experiment"]) == ["'=1+1", "a\n\x1b[2J"]
+    assert list(one_line(table)["experiment"]) == ["=1+1", "a\\n\\x1b[2J"]
+    assert "\x1b" not in one_line(table).to_string()
 
 
 def test_a_row_says_what_the_run_is_and_what_only_it_has() -> None:

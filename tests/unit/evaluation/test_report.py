@@ -40,6 +40,17 @@ def test_the_page_shows_figures_pictures_and_escapes_names(tmp_path: Path, parts
     assert pd.read_csv(tmp_path / "per_class.csv")["support"].tolist() == [10] * 4
 
 
+def test_no_class_name_is_a_formula_in_the_tables(tmp_path: Path, parts: dict) -> None:
+    names = ["=1+1", "@dog", "-5", "eel"]
+    parts["description"] = description(class_names=names)
+    write_report(tmp_path, **parts, pictures=8)
+    for name, column in (("predictions", "actual"), ("predictions", "predicted")):
+        table = pd.read_csv(tmp_path / f"{name}.csv", dtype=str)
+        assert {*table[column]} == {"'=1+1", "'@dog", "-5", "eel"}
+    per_class = pd.read_csv(tmp_path / "per_class.csv", dtype=str)
+    assert per_class["class"].tolist() == ["'=1+1", "'@dog", "-5", "eel"]
+
+
 def test_fewer_test_images_than_pictures_are_no_problem(tmp_path: Path, parts: dict) -> None:
     write_report(tmp_path, **parts, pictures=100)
     assert (tmp_path / "mistakes.png").exists()
