@@ -136,10 +136,14 @@ def pixel_stats(images: Pixels) -> dict[str, list[float]]:
 
 
 def stats_of(counts: NDArray[np.int64]) -> dict[str, list[float]]:
-    """The same from ``pixel_counts``: exact sums, and no float copy of the images."""
+    """The same from ``pixel_counts``: exact sums, and no float copy of the images.
+
+    The deviation of a channel whose pixels are all alike is given as 1, so that it can be divided
+    by, as in scikit-learn's StandardScaler.
+    """
     values = np.arange(256) / 255
     mean, std = [], []
     for share in counts / counts.sum(axis=1, keepdims=True):
         mean.append(float(share @ values))
-        std.append(float(np.sqrt(share @ (values - mean[-1]) ** 2)))
+        std.append(float(np.sqrt(share @ (values - mean[-1]) ** 2)) or 1.0)
     return {"mean": mean, "std": std}

@@ -132,6 +132,18 @@ class _Fingerprint(Section):
     fingerprint: Sha256
 
 
+def describe(**values: Any) -> Description:
+    """The description of what is about to be trained.
+
+    Raises:
+        UserError: a value, such as the name of a class, is beyond the limits of the schema.
+    """
+    try:
+        return Description(**values)
+    except ValidationError as error:
+        raise UserError(f"no model can be described: {_first(error)}") from None
+
+
 def read_description(folder: Path) -> Description:
     """The description in a model's folder.
 

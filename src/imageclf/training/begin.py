@@ -83,16 +83,16 @@ def describe_classifier(params: Params) -> "Description":
     """All that model.json will tell but for ``epoch``, which is 0 until the training ends.
 
     Raises:
-        UserError: a file is missing.
+        UserError: a file is missing, or a value is beyond the limits of model.json.
     """
     from imageclf.data.prepared import load_class_names, load_split, split_digest
     from imageclf.data.shapes import stored_shape
-    from imageclf.network.description import Description
+    from imageclf.network.description import describe
     from imageclf.network.pretrained import read_pretrained
     from imageclf.training.fingerprint import fingerprint
 
     stats, pretrained = read_json(PREPARED / "stats.json"), read_pretrained(PRETRAINED)
-    return Description(
+    return describe(
         fingerprint=fingerprint(params),
         class_names=load_class_names(PREPARED),
         image_shape=list(stored_shape(load_split(PREPARED, "train").images.shape[1:])),

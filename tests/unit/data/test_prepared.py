@@ -32,7 +32,7 @@ def test_a_digest_tells_of_images_and_labels(folder: Path) -> None:
     assert split_digest(folder, "val") != split_digest(folder, "test")
 
 
-@pytest.mark.parametrize("shape", [(5, 4, 4, 1), (5, 4, 6, 3), (1, 1, 1, 1)])
+@pytest.mark.parametrize("shape", [(5, 4, 4, 1), (5, 4, 6, 3), (1, 1, 2, 1)])
 def test_statistics_are_per_channel(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     scaled = images.reshape(-1, shape[3]) / 255
@@ -49,3 +49,12 @@ def test_a_split_that_is_missing_or_torn_is_refused(folder: Path) -> None:
     for name in ("test", "train"):
         with pytest.raises(UserError, match="unreadable"):
             load_split(folder, name)
+
+
+def test_a_channel_of_one_value_is_divided_by_one() -> None:
+    images = np.zeros((3, 2, 2, 3), np.uint8)
+    images[..., 1], images[0, 0, 0, 2] = 7, 255
+    found = pixel_stats(images)
+    assert found["std"][:2] == [1.0, 1.0]
+    assert found["mean"][:2] == [0.0, 7 / 255]
+    assert found["std"][2] == pytest.approx(np.sqrt(11) / 12)

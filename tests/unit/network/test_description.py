@@ -22,7 +22,7 @@ from imageclf.files import UserError, read_json
 from imageclf.inference.prediction import load_exported
 from imageclf.network.architectures import MAX_PARAMETERS, build_network
 from imageclf.network.classifier import build_classifier, load_classifier, save_classifier
-from imageclf.network.description import Description, read_fingerprint
+from imageclf.network.description import Description, describe, read_fingerprint
 from imageclf.params import IMAGE_SIZES, Model
 
 MEMORY = 1 << 30  # bytes that a refused file may take on top of what the process has
@@ -117,6 +117,13 @@ def test_a_network_too_large_or_another_is_refused_before_it_is_built(
     whole = read_json(saved / "model.json")
     told = refusal(changed(saved, tmp_path, whole | {"model": whole["model"] | change}))
     assert re.search(reason, told), told
+
+
+def test_what_no_model_can_be_called_is_told_before_it_is_trained() -> None:
+    values = {name: getattr(description(), name) for name in Description.model_fields}
+    assert describe(**values) == description()
+    with pytest.raises(UserError, match=r"no model can be described: class_names.1: string should"):
+        describe(**values | {"class_names": ["a", "b" * 256]})
 
 
 @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "9" * 5000, "null", "[]", '"\\ud800"'])
