@@ -1,4 +1,4 @@
-"""What every stage script shares: parameters checked first, errors in one line, exit code 2."""
+"""Shared by the stage scripts: parameters are checked, errors are one line, exit code 2."""
 
 import sys
 from collections.abc import Callable

@@ -13,7 +13,7 @@ from imageclf.training.features import SPLITS, write_features, write_no_features
 
 @stage
 def main(params: Params) -> None:
-    """Let a frozen backbone see each image once; nothing where it learns, or images change."""
+    """Run a frozen backbone once on each image; nothing if it is trained, or images change."""
     if params.trains_on_features:
         embed(params)
         return
@@ -35,7 +35,7 @@ def embed(params: Params) -> None:
     pretrained = read_pretrained(PRETRAINED)
     if pretrained is None:
         raise UserError(f"{PRETRAINED} holds no weights: run `dvc repro`")
-    # What the head is, and what the training is, must not matter here.
+    # The features must not depend on the head.
     model = params.model.model_copy(update=pretrained.architecture | {"head": []})
     splits = {name: load_split(PREPARED, name) for name in SPLITS}
     shape, count = splits["train"].images.shape[1:], sum(map(len, splits.values()))

@@ -12,7 +12,7 @@ from imageclf.training.device import prepare_runtime
 
 @stage
 def main(params: Params) -> None:
-    """Measure the trained classifier on the test split, which nothing saw before."""
+    """Measure the trained classifier on the test split, which no earlier stage used."""
     runtime = prepare_runtime(params)
 
     import pandas as pd

@@ -11,7 +11,7 @@ from imageclf.training.device import prepare_runtime
 
 @stage
 def main(params: Params) -> None:
-    """Write portable files and prove on real test images that they agree with the model."""
+    """Write portable files, and check on test images that they agree with the model."""
     prepare_runtime(params)
 
     from imageclf.data.prepared import load_split

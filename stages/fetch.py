@@ -1,4 +1,4 @@
-"""The places that hold the data set -> data/raw."""
+"""The sources of the data set -> data/raw."""
 
 import click
 from rich.console import Console
@@ -15,7 +15,7 @@ from imageclf.text import printable
 
 
 def tell_what_was_understood(images: Collected, console: Console) -> None:
-    """The classes and splits, and what else the source holds."""
+    """Print the classes and splits, and which files are left out."""
     console.print(Padding.indent(class_table(images.places), 2), width=80)
     for split, patterns in images.layout.items():
         click.echo(
@@ -33,7 +33,7 @@ def tell_what_was_understood(images: Collected, console: Console) -> None:
 
 @stage
 def main(params: Params) -> None:
-    """Bring the data set: known files, each checked against its sha256, or images of the user's."""
+    """Fetch the data set: known files, checked against their sha256, or the user's images."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if params.data.name == "image_folder":
         images = fetch_images(params.data.source, RAW, console, params.data.splits)

@@ -1,4 +1,4 @@
-"""Everything the other stages wrote -> MLflow; nothing on disk but the journal."""
+"""The outs of the other stages -> MLflow; on disk only the journal is written."""
 
 import click
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def main(params: Params) -> None:
     """Train the network; report live to the terminal and to MLflow.
 
-    A training that was interrupted goes on from its last checkpoint. Where several processes are
-    asked for, torchrun runs this script in each of them.
+    An interrupted training resumes from its last checkpoint. For several processes, torchrun runs
+    this script in each of them.
     """
     from imageclf.tracking.live import LiveRun
 
@@ -43,7 +43,7 @@ def main(params: Params) -> None:
 
 
 def train_together(params: Params, group: "Group") -> None:
-    """What one of several processes does: the first makes the classifier, the others take part."""
+    """Train in one of several processes; the first one writes the classifier."""
     from imageclf.tracking.live import LiveRun
     from imageclf.training.fingerprint import fingerprint
 
@@ -61,7 +61,7 @@ def train_together(params: Params, group: "Group") -> None:
 
 
 def make_classifier(params: Params, live: "LiveRun", group: "Group | None" = None) -> None:
-    """Train it, and write it."""
+    """Train the classifier, and write it."""
     runtime = runtime_of(params)
 
     from imageclf.network.classifier import save_classifier
@@ -106,7 +106,7 @@ def resume(training: "Training", checkpoints: "Checkpoints") -> None:
 
 
 def look(training: "Training", live: "LiveRun", class_names: list[str]) -> None:
-    """Before a long training, look whether it can work at all, and show its first batch."""
+    """Check before the training whether it can work, and report its first batch."""
     from imageclf.data.prepared import load_split
     from imageclf.training.preview import SEEN, preview
     from imageclf.training.sanity import check
@@ -118,7 +118,7 @@ def look(training: "Training", live: "LiveRun", class_names: list[str]) -> None:
 
 
 def train(training: "Training", checkpoints: "Checkpoints", live: "LiveRun") -> None:
-    """Run the training to its end, reporting on the way."""
+    """Run the training to its end, and report each step."""
     from imageclf.tracking.display import training_display
     from imageclf.training.sanity import ChanceWatch
 

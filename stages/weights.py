@@ -1,4 +1,4 @@
-"""The place that holds pretrained weights -> models/pretrained."""
+"""The source of pretrained weights -> models/pretrained."""
 
 import click
 from rich.console import Console
@@ -13,7 +13,7 @@ from imageclf.tracking.queries import download_classifier
 
 @stage
 def main(params: Params) -> None:
-    """Bring the weights that the training begins with, checked; nothing where it draws its own."""
+    """Fetch and check the pretrained weights; nothing if the training draws its own."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
     pretrained = fetch_weights(params.model, PRETRAINED, console, download_classifier)
     if pretrained is None:
@@ -25,7 +25,7 @@ def main(params: Params) -> None:
         f"{origin['sha256'][:12]} -> {PRETRAINED}"
     )
     if params.model.weights != "imagenet" and "#" not in params.model.weights:
-        click.echo("  changed what has that name? dvc repro --force weights && dvc repro")
+        click.echo("  if they changed since: dvc repro --force weights && dvc repro")
 
 
 if __name__ == "__main__":

@@ -200,7 +200,7 @@ def refusal(project: Project) -> str:
     return said[-1]
 
 
-REFUSED = "error: store did not take everything; when it does again, push again"
+REFUSED = "error: store did not take every file: push again"
 
 
 def test_a_remote_that_takes_nothing(

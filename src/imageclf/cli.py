@@ -23,7 +23,7 @@ from imageclf.system.machine import collect_garbage_rarely
 
 
 class _Commands(click.Group):
-    """A group whose errors that the user can mend are one line, with exit code 2."""
+    """A group that shows a UserError as one line, with exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

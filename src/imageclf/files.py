@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 
 from imageclf.text import printable
 
-# What the number of an OSError is then: no space, or none of the user's quota.
+# Error numbers of an OSError: no space left, or none of the user's quota.
 DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class UserError(Exception):
-    """Something the user can mend: shown as one line, without a traceback, exit code 2."""
+    """An error that the user can fix: shown as one line, no traceback, exit code 2."""
 
     def __init__(self, message: object) -> None:
         super().__init__(printable(message))
@@ -26,11 +26,7 @@ class UserError(Exception):
 
 @contextmanager
 def file_errors_told() -> Iterator[None]:
-    """Tell in one line which file cannot be used and why, or that the disk is full.
-
-    Raises:
-        UserError: with that line.
-    """
+    """Raise an OSError as a UserError that names the file and the reason, or the full disk."""
     try:
         yield
     except OSError as error:
@@ -83,11 +79,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def flush_beside(paths: Sequence[Path]) -> None:
-    """Begin to bring large files to the disk beside other work, so that less is left in the end."""
+    """Start to flush large files in a thread, so that less is left to flush at the end."""
 
     def flush() -> None:
-        # Without the folder the work has failed, and with it goes the hurry.
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # the work failed, and its folder was removed
             for path in paths:
                 _flush(path)
 
@@ -101,16 +96,12 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON with the keys in the order given, whole or not at all."""
+    """Write ``value`` as indented JSON, keys in the order given, whole or not at all."""
     write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file that an earlier stage wrote.
-
-    Raises:
-        UserError: the file is missing or is not JSON.
-    """
+    """Read a JSON file of an earlier stage; a UserError if it is missing or is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -120,11 +111,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML 1.2 file as plain Python values (as DVC does).
-
-    Raises:
-        UserError: the file is missing or is not YAML.
-    """
+    """Read YAML 1.2 as plain values, as DVC does; a UserError if it is missing or not YAML."""
     try:
         return parse_yaml(path.read_bytes(), str(path))
     except FileNotFoundError:
@@ -134,7 +121,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str | bytes, source: str) -> Any:
-    """The plain Python values of YAML 1.2; ``source`` names it in the UserError for other text."""
+    """Parse YAML 1.2 to plain values; a UserError, which names the ``source``, if it is invalid."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

@@ -33,11 +33,7 @@ class Change:
 
 
 def load_recipes(folder: Path = RECIPES) -> list[Recipe]:
-    """Every recipe of a folder, by name.
-
-    Raises:
-        UserError: there are none, or one is not a YAML mapping.
-    """
+    """The recipes of a folder, by name; a UserError if there are none or one is no mapping."""
     recipes = [_load(path) for path in sorted(folder.glob("*.yaml"))]
     if not recipes:
         raise UserError(f"no recipes in {folder}/: run this in the folder of the project")
@@ -45,10 +41,10 @@ def load_recipes(folder: Path = RECIPES) -> list[Recipe]:
 
 
 def find_recipe(name: str, folder: Path = RECIPES) -> Recipe:
-    """The recipe of that name, with all that it does not list taken from ``BASE``.
+    """The recipe of that name, completed from ``BASE``.
 
-    Where the user's images lie is the user's to say: a recipe for them leaves ``data.source`` and
-    ``data.splits`` as they are, unless it sets them itself.
+    A recipe for the user's images does not change ``data.source`` and ``data.splits``, unless it
+    sets them itself.
 
     Raises:
         UserError: there is none; the message names the nearest.
@@ -69,10 +65,7 @@ def find_recipe(name: str, folder: Path = RECIPES) -> Recipe:
 def use_recipe(recipe: Recipe, path: Path = Path("params.yaml")) -> list[Change]:
     """Set the parameters of the recipe; comments, order and layout stay.
 
-    The result is checked before anything is written; if nothing changes, nothing is written.
-
-    Returns:
-        What changed, in the order of the recipe.
+    Returns what changed, in the order of the recipe. If nothing changes, nothing is written.
 
     Raises:
         UserError: params.yaml is missing or is not YAML, or the result does not fit the schema.
@@ -102,7 +95,7 @@ def _load(path: Path) -> Recipe:
 
 
 def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with ``values`` in their places; the order is that of ``base``."""
+    """``base`` updated with ``values``, section by section; the order is that of ``base``."""
     merged = base | values
     for key, value in base.items():
         if isinstance(value, dict) and isinstance(values.get(key), dict):
@@ -122,7 +115,7 @@ def _merge(params: dict[str, Any], values: dict[str, Any], prefix: str = "") -> 
 
 
 def _styled(value: Any) -> Any:
-    """A value as params.yaml writes it: lists on one line, nothing as ``""``."""
+    """A value as params.yaml writes it: lists on one line, an empty string as ``""``."""
     from ruamel.yaml.comments import CommentedSeq
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 

@@ -1,4 +1,4 @@
-"""What a person types: the commands of `imageclf`, a file each.
+"""The commands of `imageclf`, a file each.
 
 A command imports what it needs when it runs. It may import every wing.
 """

@@ -1,4 +1,4 @@
-"""What every command shares: where it may run, how it prints, how it is interrupted."""
+"""Shared by the commands: where they may run, how they print, how they are interrupted."""
 
 import signal
 from collections.abc import Iterable, Iterator
@@ -16,19 +16,14 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-# Of a text that goes to a file or a pipe, in columns.
-WIDTH = 100
+WIDTH = 100  # columns of output to a file or a pipe
 
 
 class InProject(click.Command):
-    """A command on the project as a whole, which is refused in any other folder."""
+    """A command that is refused outside of the project's folder."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it.
-
-        Raises:
-            UserError: the current folder is not the project's.
-        """
+        """Run it, or raise a UserError in another folder."""
         if not Path("dvc.yaml").exists():
             raise UserError("there is no dvc.yaml here: run this in the folder of the project")
         return super().invoke(ctx)
@@ -40,13 +35,13 @@ def examples(*lines: str) -> str:
 
 
 def check_png(option: str, path: Path) -> None:
-    """Refuse a figure that is to be written to a file of another kind."""
+    """Refuse to write a figure to a file that is not named as a PNG."""
     if path.suffix.lower() != ".png":
         raise UserError(f"{option} {path}: the figure is a PNG, so name it {path.stem}.png")
 
 
 def columns(rows: "Iterable[Iterable[RenderableType]]") -> "Table":
-    """Rows of cells, each column as wide as it needs; text is taken as it is, on one line."""
+    """A table of rows of cells; text is printed on one line, without markup."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
@@ -63,7 +58,7 @@ def lines(*texts: str, style: str = "") -> "Text":
 
 
 def echo(shown: "RenderableType") -> None:
-    """Print it as wide as the terminal is, or else plainly and ``WIDTH`` columns wide."""
+    """Print in the width of the terminal, or else as plain text ``WIDTH`` columns wide."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -76,7 +71,7 @@ def echo(shown: "RenderableType") -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end the block as Ctrl-C does, with all that it started."""
+    """Let SIGTERM and a closed terminal end the block as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 CLASSES_SHOWN = 3
 FIGURE_ROWS = 12
-# From this number of images on, a progress bar is worth its line.
-MANY = 100
+MANY = 100  # images from which a progress bar is shown
 CLASSES_COUNTED = 5
 
 
@@ -124,7 +123,7 @@ def _check_targets(as_json: bool, output: Path | None, figure: Path | None) -> N
 
 
 def _image_paths(names: Iterable[str]) -> Iterator[Path]:
-    """Every file that the arguments name: folders searched, - read from standard input."""
+    """Every file that the arguments name, in folders and on standard input too."""
     from imageclf.data.decoding import find_images
 
     for name in names:
@@ -152,7 +151,7 @@ def _model_folder(model: str) -> AbstractContextManager[Path]:
 def _writer(
     paths: list[Path], class_names: Sequence[str], top_k: int, as_json: bool, output: Path | None
 ) -> "AbstractContextManager[Callable[[Prediction], object]]":
-    """What takes each prediction: the file, or standard output."""
+    """The function that writes each prediction to the file, or to standard output."""
     from imageclf.inference.outputs import json_line, predictions_file
 
     if output:
@@ -166,7 +165,7 @@ def _writer(
 def _text_line(
     paths: list[Path], class_names: Sequence[str], top_k: int
 ) -> "Callable[[Prediction], str]":
-    """What prints a prediction, in columns wide enough for every path and class."""
+    """The function that formats a prediction in columns that fit every path and class."""
     from rich.cells import cell_len, set_cell_size
 
     from imageclf.inference.prediction import likeliest
@@ -187,7 +186,7 @@ def _text_line(
 
 
 def _progress(total: int, output: Path | None) -> AbstractContextManager[Callable[[int], None]]:
-    """A bar on standard error, unless lines scroll by on the terminal to tell as much."""
+    """A bar on standard error, unless predictions are printed on the terminal."""
     from rich.console import Console
 
     from imageclf.system.progress import image_progress
@@ -197,7 +196,7 @@ def _progress(total: int, output: Path | None) -> AbstractContextManager[Callabl
 
 
 def _summary(output: Path, found: Counter[str]) -> str:
-    """How many images the file tells of, and the classes that most of them are."""
+    """The number of images in the file, and their commonest classes."""
     counts = [f"{count:,} {printable(name)}" for name, count in found.most_common(CLASSES_COUNTED)]
     rest = [f"{len(found) - CLASSES_COUNTED} more classes"] if len(found) > CLASSES_COUNTED else []
     return ": ".join([printable(output), f"{found.total():,} images", ", ".join([*counts, *rest])])

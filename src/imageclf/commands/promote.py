@@ -10,21 +10,21 @@ from imageclf.text import printable
     epilog=examples(
         "imageclf promote digits              the newest version",
         "imageclf promote models:/digits/3    that one",
-        "imageclf promote --back digits       the champion before is the champion again",
+        "imageclf promote --back digits       the previous champion again",
     )
 )
 @click.argument("model")
-@click.option("--back", is_flag=True, help="Go back to the champion that the present one replaced.")
+@click.option("--back", is_flag=True, help="Make the previous champion the champion again.")
 @click.pass_context
 def promote(ctx: click.Context, model: str, back: bool) -> None:
-    """Make MODEL the champion if the gate lets it pass.
+    """Make MODEL the champion if it passes the gate.
 
     MODEL is a registered version, NAME/3 or models:/NAME/3, or NAME for its newest one. It passes
-    where it was tested on the same data as the champion and is better beyond what chance explains,
-    better than always guessing the commonest class, its exported file agrees with the model, and
-    the audit found its data clean. `dvc repro` asks the same of every model that it registers.
+    if it was tested on the same data as the champion and is better beyond what chance explains,
+    is better than always guessing the commonest class, its exported file agrees with the model,
+    and the audit found its data clean. `dvc repro` applies the same gate to every model.
 
-    Exit code 2 where it is refused. The reasons are kept as the version's tag `promotion`.
+    Exit code 2 if it is refused. The reasons are kept as the version's tag `promotion`.
     """
     from imageclf.tracking import registry
 

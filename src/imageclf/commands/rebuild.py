@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from imageclf.lineage.rebuild import Result
     from imageclf.lineage.source import Source
 
-TOLERANCE = 0.01
-
 
 @click.command(
     epilog=examples(
@@ -28,15 +26,15 @@ TOLERANCE = 0.01
 @click.option(
     "--from-scratch",
     is_flag=True,
-    help="Take nothing but raw data and pretrained weights from a cache: train again.",
+    help="Take only raw data and pretrained weights from a cache: train again.",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1),
-    default=TOLERANCE,
+    default=0.01,
     show_default=True,
     metavar="SHARE",
-    help="How far the test accuracy may be off where the machine is another one.",
+    help="How far the test accuracy may differ on another machine.",
 )
 @click.option("--yes", is_flag=True, help="Run the source without a question.")
 def rebuild(
@@ -44,18 +42,18 @@ def rebuild(
 ) -> None:
     """Make a model again in a new FOLDER, and compare.
 
-    WHAT is named as for `imageclf trace`. Without FOLDER, one beside the project's is made, named
+    WHAT is named as for `imageclf trace`. The default FOLDER is beside the project's, and named
     after the project and the fingerprint.
 
-    The folder gets the source, params.yaml and dvc.lock of that training. What the project's
-    cache and the default remote have comes from there, and `dvc repro` makes the rest. Nothing in
-    the project changes, nor in MLflow.
+    The folder gets the source, params.yaml and dvc.lock of that training. `dvc repro` makes what
+    neither the project's cache nor the default remote has. Nothing in the project or in MLflow
+    changes.
 
-    That runs the source. Whose it is and what a patch changes is shown first. Where there is a
-    patch, or what was trained elsewhere, a question is asked before; --yes answers it.
+    This runs the source, so its author and the files that its patch changes are shown first. If
+    there is a patch, or it was trained elsewhere, a question is asked; --yes answers it.
 
     Exit code 0: every file is the same, or the machine is another one and the test accuracy is
-    as near as --tolerance says. 1: it is not. 2: it could not be tried.
+    within --tolerance. 1: it is not. 2: it could not be tried.
     """
     from imageclf.lineage.find import find
     from imageclf.lineage.rebuild import rebuild as rebuild_model
@@ -74,11 +72,7 @@ def rebuild(
 
 
 def ask_whether(source: "Source", yes: bool) -> None:
-    """Show which source will run, and ask whether it may.
-
-    Raises:
-        UserError: it may not, or there is no terminal to ask in.
-    """
+    """Show which source will run, and ask whether it may; a UserError if it may not."""
     click.echo(f"source: the commit {source.commit[:12]}, {source.author}")
     click.echo(f"known from: {printable(source.origin)}")
     for line in source.changed:
@@ -96,7 +90,7 @@ def _tell(line: str) -> None:
 
 
 def show(result: "Result") -> None:
-    """Print what came about, out by out, and what that means."""
+    """Print each out, and the verdict."""
     echo(
         columns(
             (
@@ -114,7 +108,7 @@ def show(result: "Result") -> None:
 
 
 def verdict(result: "Result") -> str:
-    """What came about, in one line."""
+    """The result in one line."""
     if result.identical:
         made = sum(out.made for out in result.outs)
         return f"the same: all {len(result.outs)} md5s agree; {made} of these outs were made again"

@@ -13,16 +13,16 @@ from imageclf.commands.common import InProject, examples, interruptible
     type=click.IntRange(50, 24 * 3600),
     default=300,
     show_default=True,
-    help="Seconds after which other runners take over from this one if it gives no sign of life.",
+    help="Seconds without a sign of life after which other runners take over from this one.",
 )
 def runner(lease: int) -> None:
-    """Do a runner's part: pull, reproduce, push.
+    """Pull, reproduce and push, as one of several machines.
 
     It trains what the branch says on this machine, and commits dvc.lock to the branch.
 
-    Only what is needed is downloaded from DVC's default remote; what was trained anywhere already
-    is not trained again. Of several runners with the same model to train one does, and the others
-    wait for its result. Type it again after any trouble.
+    Only what is needed is downloaded from DVC's default remote, and what any machine trained is
+    not trained again. Of several runners with the same model one trains it, and the others wait
+    for its result. After an error, run it again.
     """
     from imageclf.team.runner import run
 

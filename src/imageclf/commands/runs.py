@@ -22,9 +22,9 @@ MODEL = CLASSIFIER / "model.json"
 def runs(as_csv: bool) -> None:
     """List the runs in MLflow, newest first.
 
-    Of the parameters, those in which these runs differ. The star marks the run of the model in
-    the workspace, the status "restored" a model that came from a cache when it was registered
-    last, and + a source that differed from the commit.
+    Parameters are shown if they differ between the runs. The star marks the run of the model in
+    the workspace, the status "restored" a model that came from a cache when it was last
+    registered, and + a source that differed from the commit.
     """
     from imageclf.network.description import read_fingerprint
     from imageclf.tracking.journal import unreadable_journals
@@ -76,7 +76,7 @@ def one_line(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _shortened(table: "pd.DataFrame") -> "pd.DataFrame":
-    """As wide as a terminal is."""
+    """The table with shorter cells, for a terminal."""
     dirty = table["git_dirty"].map({"true": "+"}).fillna("")
     restored = table["restored_from_cache"] == "true"
     shorter = table.assign(

@@ -23,14 +23,14 @@ DATABASES = {"sqlite": ".server/mlflow.db", "postgres": "PostgreSQL in .server/p
     type=click.Choice(list(DATABASES)),
     default="sqlite",
     show_default=True,
-    help="What holds the runs. PostgreSQL has to be installed; its cluster is the project's own.",
+    help="The database of the runs. PostgreSQL must be installed; the project has its own cluster.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 def server(backend: "Backend", port: int) -> None:
     """Run a tracking server with a password.
 
     It is for several people or machines, and listens on this machine's loopback. The password is
-    drawn at the first start. The server also hands on the files of the runs. Ctrl-C ends it.
+    drawn at the first start. The server also serves the files of the runs. Ctrl-C ends it.
     """
     from imageclf.project.folder import project_root
     from imageclf.team.tracking_server import running_server

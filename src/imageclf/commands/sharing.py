@@ -9,7 +9,7 @@ from imageclf.commands.sync import sync
 
 @click.command(cls=InProject, epilog=examples("imageclf push", "imageclf pull"))
 def push() -> None:
-    """Give other machines what this one computed.
+    """Push what this machine computed, for other machines.
 
     Files and DVC's run cache go to DVC's default remote, the journal to git's.
     """
@@ -22,9 +22,9 @@ def push() -> None:
 @click.command(cls=InProject, epilog=examples("git pull", "imageclf pull", "dvc repro"))
 @click.pass_context
 def pull(context: click.Context) -> None:
-    """Get what other machines computed, and show it in MLflow.
+    """Pull what other machines computed, and write it to MLflow.
 
-    The files that dvc.lock names, so `git pull` comes first, and the journal; then sync.
+    It pulls the files in dvc.lock, so run `git pull` first, and the journals, and then syncs.
     """
     from imageclf.team.sharing import pull as get
 

@@ -7,17 +7,15 @@ import click
 from imageclf.commands.common import check_png, examples
 from imageclf.project.folder import PREPARED
 
-MOST_SHOWN = 256
-
 
 @click.command(epilog=examples("imageclf show", "imageclf show --count 32 --output seen.png"))
 @click.option(
     "--count",
-    type=click.IntRange(1, MOST_SHOWN),
+    type=click.IntRange(1, 256),
     default=16,
     show_default=True,
     metavar="N",
-    help=f"Draw N images, {MOST_SHOWN} at most.",
+    help="Draw N images.",
 )
 @click.option(
     "--output",

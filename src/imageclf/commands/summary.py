@@ -53,7 +53,7 @@ def summary() -> None:
 
 
 def _wrong_labels() -> str:
-    """What `imageclf suspects` found in these very data, or its name."""
+    """What `imageclf suspects` found in the present data, or else the command."""
     digests = PREPARED / "digests.json"
     if SUSPECTS.exists() and digests.exists():
         found = read_json(SUSPECTS)

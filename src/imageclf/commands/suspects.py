@@ -18,10 +18,9 @@ from imageclf.project.folder import PREPARED, REPORTS
 def suspects(folds: int) -> None:
     """List train and val images whose label is probably wrong.
 
-    Trains as params.yaml says on parts of data/prepared and lets each network judge the part that
-    it never saw. Takes about as long as N trainings, and the memory of all pixels; a run that is
-    stopped goes on with the next part. Writes reports/suspects.html, .csv and .json; no stage of
-    the pipeline is touched.
+    Trains on parts of data/prepared, as params.yaml says, and lets each network judge the part
+    that it did not see. This takes as long as N trainings, and the memory of all pixels; a stopped
+    run resumes with the next part. Writes reports/suspects.html, .csv and .json.
     """
     from imageclf.params import load_params
     from imageclf.training.device import prepare_runtime

@@ -13,14 +13,13 @@ from imageclf.text import printable
     "--all",
     "everything",
     is_flag=True,
-    help="Every model and failed training that the journal in .imageclf, a git commit or a DVC "
-    "experiment knows.",
+    help="Every model and failed training in the journal, a git commit or a DVC experiment.",
 )
 def sync(everything: bool) -> None:
     """Make MLflow agree with the files: runs, metrics by epoch, artifacts, model versions.
 
-    Without --all, the model of the workspace. What MLflow shows correctly already is left alone.
-    Runs that seem to go on though nothing trains them are ended.
+    Without --all, the model of the workspace. Runs that agree already are not written again. Runs
+    that are RUNNING although nothing trains them are ended.
     """
     from rich.console import Console
     from rich.progress import track

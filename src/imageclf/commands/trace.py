@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from imageclf.lineage.trace import Trace
 
 FIGURES = ("test_accuracy", "test_loss", "val_accuracy", "val_loss")
+RUN_SHOWN = ("id", "name", "experiment", "status", "started")
 WHEREABOUTS = {True: "yes", False: "no", None: "?"}
-# Of a digest, where the whole one is one --json away.
-SHOWN_DIGITS = 12
+SHOWN_DIGITS = 12  # of a digest; --json prints all
 
 
 @click.command(
@@ -27,7 +27,7 @@ SHOWN_DIGITS = 12
         "imageclf trace models:/digits@champion    what is the champion made from?",
         "imageclf trace models/classifier          the model in the workspace",
         "imageclf trace 1abc061d                   a fingerprint, or the id of a run",
-        "imageclf trace ~/Downloads/model.onnx     a file that was handed around",
+        "imageclf trace ~/Downloads/model.onnx     an exported file",
     )
 )
 @click.argument("what")
@@ -38,9 +38,9 @@ def trace(what: str, as_json: bool) -> None:
     WHAT is a registered version (models:/NAME/3, models:/NAME@champion), the id of a run, a
     fingerprint or its first 8 digits, a model's folder, or an exported file.
 
-    Shows its version, run, commit, parameters, data, the machine, its figures, and for every file
-    of the pipeline whether the local cache and the default remote have it. What cannot be found
-    out is listed at the end.
+    Shows its version, run, commit, parameters, data, machine and figures, and for every file of
+    the pipeline whether the local cache and the default remote have it. What cannot be found out
+    is listed at the end.
     """
     from rich.console import Console
     from rich.text import Text
@@ -56,20 +56,13 @@ def trace(what: str, as_json: bool) -> None:
 
 
 def as_dict(what: str, found: "Trace") -> dict[str, Any]:
-    """All of a trace as JSON takes it; times are in milliseconds since 1970."""
+    """A trace as JSON values; times are in milliseconds since 1970."""
     lineage, run = found.lineage, found.lineage.run
     return {
         "what": what,
         "fingerprint": lineage.fingerprint,
         "versions": [asdict(version) for version in run.versions] if run else [],
-        "run": run
-        and {
-            "id": run.id,
-            "name": run.name,
-            "experiment": run.experiment,
-            "status": run.status,
-            "started": run.started,
-        },
+        "run": run and {name: getattr(run, name) for name in RUN_SHOWN},
         "tags": lineage.tags | lineage.provenance.tags(),
         "commit_subject": found.subject,
         "changed_files": lineage.changed_files,
@@ -84,7 +77,7 @@ def as_dict(what: str, found: "Trace") -> dict[str, Any]:
 
 
 def _rows(found: "Trace") -> Iterator[tuple[str, "RenderableType"]]:
-    """What is shown, from top to bottom: a title and what stands beside it."""
+    """The rows of the output: a title and its contents."""
     yield from _names(found.lineage)
     yield from _origin(found)
     if found.source or found.digests:
@@ -143,7 +136,7 @@ def _data(found: "Trace") -> Iterator[str]:
 
 
 def _differing(found: "Trace") -> Iterator[tuple[str, str, str]]:
-    """Parameters that the recipe sets otherwise: name, value, and the recipe's value."""
+    """Parameters that differ from the recipe: name, value, and the recipe's value."""
     for name, value in found.lineage.params.items():
         if name in found.base and str(value) != str(found.base[name]):
             yield name, str(value), f"({found.base[name]})"

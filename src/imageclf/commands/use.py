@@ -10,8 +10,8 @@ from imageclf.commands.common import examples
 def use(recipe: str | None) -> None:
     """Put the settings of RECIPE into params.yaml, or list the recipes.
 
-    Only parameters that decide the model change; comments, and the data.source of your own
-    pictures, stay.
+    Only parameters that determine the model change. Comments, and the data.source of your own
+    images, stay.
     """
     from imageclf.params import load_params
     from imageclf.recipes import find_recipe, load_recipes, use_recipe

@@ -1,4 +1,4 @@
-"""Plots and the frame of HTML pages: what every report is drawn with.
+"""Plots and the frame of HTML pages, for every report.
 
-What a report says belongs to the wing that says it. It imports no other wing.
+The content of a report belongs to the wing that writes it. It imports no other wing.
 """

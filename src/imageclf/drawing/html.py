@@ -1,11 +1,11 @@
-"""Reports as HTML pages, made of templates."""
+"""Reports as HTML pages, rendered from templates."""
 
 from pathlib import Path
 from typing import Any
 
 
 def render(template: Path, **values: Any) -> str:
-    """The page that a template and ``page.html.j2``, which it extends, make of the values."""
+    """Render a template, which extends ``page.html.j2``, with the values."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

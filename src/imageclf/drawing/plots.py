@@ -1,4 +1,4 @@
-"""Every picture, drawn with matplotlib's object interface: no global state, no display."""
+"""Every figure, drawn with matplotlib's object interface: no global state, no display."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,7 @@ LARGEST_SIDE, MOST_NAMES = 20.0, 60  # of a confusion matrix: inches, and classe
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG whose bytes depend on the picture alone.
-
-    A letter that the font lacks is drawn as a box, without a word about it.
-    """
+    """Write a PNG whose bytes depend on the figure alone; glyphs that the font lacks are boxes."""
     FigureCanvasAgg(figure)
     with atomic_path(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
@@ -35,33 +32,20 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def loss_curves(history: "pd.DataFrame") -> Figure:
-    """Loss and accuracy of train and val by epoch, in one picture, the best epoch marked."""
+    """Loss and accuracy of train and val by epoch, with the best epoch marked."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
         for split, colour in (("train", TRAIN), ("val", VAL)):
-            axes.plot(
-                history["epoch"],
-                history[f"{split}_{quantity}"],
-                "o-",
-                color=colour,
-                ms=3,
-                label=split,
-            )
+            points = history[f"{split}_{quantity}"]
+            axes.plot(history["epoch"], points, "o-", color=colour, ms=3, label=split)
         axes.set(xlabel="epoch", title=quantity.capitalize())
         axes.xaxis.get_major_locator().set_params(integer=True)
         _tidy(axes)
     accuracy.legend(frameon=False)
     best = history.loc[history["val_loss"].idxmin()]
-    loss.plot(
-        best["epoch"],
-        best["val_loss"],
-        "o",
-        ms=9,
-        mfc="none",
-        color=GREY,
-        label=f"lowest val loss, epoch {best['epoch']:.0f}",
-    )
+    label = f"lowest val loss, epoch {best['epoch']:.0f}"
+    loss.plot(best["epoch"], best["val_loss"], "o", ms=9, mfc="none", color=GREY, label=label)
     loss.legend(frameon=False)
     return figure
 
@@ -99,15 +83,10 @@ def image_grid(
     title: str,
 ) -> Figure:
     """Images (uint8, N x H x W x C) with predicted and true class under each."""
-    columns = min(8, len(images))
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.6 * columns, 2.05 * rows + 0.5), layout="constrained")
+    figure, axes = _grid(len(images), most_columns=8, width=1.6, height=2.05, heading=0.5)
     figure.suptitle(title)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[len(images) :]:
-        axis.set_axis_off()
     for axis, image, guess, truth, probability in zip(
-        axes, images, predicted, actual, probabilities, strict=False
+        axes, images, predicted, actual, probabilities, strict=True
     ):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         right = guess == truth
@@ -129,9 +108,9 @@ def pairs(
 
     Args:
         originals: uint8, N x H x W x C.
-        seen: uint8, likewise.
+        seen: uint8, N x H x W x C.
         names: above each original.
-        captions: below what is seen of it.
+        captions: below each image in ``seen``.
     """
     columns = min(8, len(names))
     rows = -(-len(names) // columns)
@@ -153,15 +132,10 @@ def pairs(
 
 
 def weight_histograms(weights: Mapping[str, NDArray[np.float32]]) -> Figure:
-    """How the values of each weight are spread, one histogram per layer, at most sixteen."""
+    """Histograms of the weights, one per layer, at most sixteen."""
     shown = [(name, value) for name, value in weights.items() if value.ndim > 1][:16]
-    columns = min(4, len(shown))
-    rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(3 * columns, 2.2 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[len(shown) :]:
-        axis.set_axis_off()
-    for axis, (name, value) in zip(axes, shown, strict=False):
+    figure, axes = _grid(len(shown), most_columns=4, width=3, height=2.2)
+    for axis, (name, value) in zip(axes, shown, strict=True):
         axis.hist(value.ravel(), bins=60, color=TRAIN)
         axis.set_title(f"{name}  {'x'.join(map(str, value.shape))}", fontsize=8)
         axis.set_yticks([])
@@ -170,7 +144,7 @@ def weight_histograms(weights: Mapping[str, NDArray[np.float32]]) -> Figure:
 
 
 def first_filters(weight: NDArray[np.float32], image_shape: Sequence[int]) -> Figure:
-    """The first layer's weights as pictures: what each unit looks for, at most 64 of them.
+    """The weights of the first layer as images, one per unit, at most 64.
 
     Args:
         weight: float32, units x pixels of a fully connected layer, or units x C x H x W.
@@ -183,7 +157,7 @@ def first_filters(weight: NDArray[np.float32], image_shape: Sequence[int]) -> Fi
     columns = min(16, len(filters))
     rows = -(-len(filters) // columns)
     height, width = filters.shape[1] + 1, filters.shape[2] + 1
-    # One picture of all is drawn in a tenth of the time that one of each takes.
+    # One image of all filters is drawn ten times as fast as one image for each.
     mosaic = np.full((rows * height - 1, columns * width - 1), np.nan, dtype=np.float32)
     for place, picture in enumerate(filters):
         top, left = place // columns * height, place % columns * width
@@ -226,6 +200,19 @@ def image_with_probabilities(
         chart.spines[["top", "right", "bottom"]].set_visible(False)
     rows[0, 1].set_title("Probability of each class", fontsize=9)
     return figure
+
+
+def _grid(
+    count: int, most_columns: int, width: float, height: float, heading: float = 0
+) -> tuple[Figure, Any]:
+    """A figure with ``count`` axes in a grid; sizes are in inches, those of each of the axes."""
+    columns = min(most_columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * rows + heading), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[count:]:
+        axis.set_axis_off()
+    return figure, axes[:count]
 
 
 def _shortened(title: str) -> str:

@@ -1,4 +1,4 @@
-"""What a model was made from: found, told, published to MLflow, and made again.
+"""What a model was made from: found, shown, published to MLflow, and rebuilt.
 
 It may import ``team``, ``tracking``, ``inference`` and ``project``.
 """

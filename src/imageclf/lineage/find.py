@@ -1,4 +1,4 @@
-"""Lineage: what a model was made from, as MLflow, the journal and the workspace tell it."""
+"""Lineage: what a model was made from, according to MLflow, the journal and the workspace."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -28,11 +28,8 @@ class Lineage:
     """What identifies a model and what it was made from.
 
     Attributes:
-        fingerprint: 64 hexadecimal digits.
-        version: the one asked for, if it was one.
-        run: what MLflow tells.
-        record: what the journal tells.
-        files: ``params.yaml``, ``dvc.lock`` and ``changes.patch`` of the training, as far as known.
+        version: the registered version that was asked for, if any.
+        files: ``params.yaml``, ``dvc.lock`` and ``changes.patch`` of the training, if known.
         unknown: what could not be found out, and why; a line each.
     """
 
@@ -51,7 +48,7 @@ class Lineage:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The digests of its data, and what else is true of it wherever it was trained."""
+        """The digests of its data, and other tags that do not depend on where it was trained."""
         known = self.record.description.tags if self.record else {}
         return known | (self.run.tags if self.run else {})
 
@@ -66,7 +63,7 @@ class Lineage:
 
     @property
     def outs(self) -> list[Out]:
-        """What dvc.lock tells of the pipeline's outs."""
+        """The pipeline's outs in dvc.lock."""
         return recorded_outs(self.files[LOCK].decode()) if LOCK in self.files else []
 
     @property
@@ -86,21 +83,22 @@ class Lineage:
 
 
 def find(what: str) -> Lineage:
-    """What is known of a model, without a look at DVC's cache and remotes.
+    """The lineage of a model, without the state of DVC's cache and remotes.
 
     Args:
         what: a version (``models:/NAME/3``, ``models:/NAME@champion``), the id of a run, a
             fingerprint or its first 8 digits or more, a model's folder, or an exported file.
 
     Raises:
-        UserError: there is no such model, or only MLflow could tell and cannot be asked.
+        UserError: there is no such model, or MLflow is needed to find it and cannot be read.
     """
     if what.startswith("models:/"):
         version, run = find_version(what)
         return _with_files(Lineage(run.fingerprint, version, run))
     if Path(what).exists():
         fingerprint = fingerprint_of(Path(what))
-        return _with_files(_with_run(Lineage(fingerprint)))
+        runs, unknown = _runs(fingerprint)
+        return _with_files(Lineage(fingerprint, run=next(iter(runs), None), unknown=unknown))
     if not DIGITS.fullmatch(what):
         raise UserError(
             f"{what} is no file and names no model: give models:/NAME@champion, models:/NAME/3, a "
@@ -110,11 +108,7 @@ def find(what: str) -> Lineage:
 
 
 def fingerprint_of(path: Path) -> str:
-    """The fingerprint that a model's folder or an exported file holds.
-
-    Raises:
-        UserError: it holds none.
-    """
+    """The fingerprint in a model's folder or an exported file; a UserError if there is none."""
     if path.is_dir() and (path / MODEL_JSON).exists():
         return read_fingerprint(path)
     folder = path if path.is_dir() else path.parent
@@ -125,30 +119,26 @@ def fingerprint_of(path: Path) -> str:
 
 
 def _by_digits(digits: str) -> Lineage:
-    """The model of a run's id or of the beginning of a fingerprint."""
+    """The model with this run id, or with a fingerprint that begins with it."""
     known = {journal.fingerprint for journal in journals()}
     known |= {fingerprint_of(CLASSIFIER)} if CLASSIFIER.exists() else set()
     known = {each for each in known if each.startswith(digits)}
-    runs, unknown = [], []
-    try:
-        runs = find_runs(digits)
-    except TrackingError as error:
-        unknown.append(str(error))
+    runs, unknown = _runs(digits)
     found = sorted(known | {run.fingerprint for run in runs})
     if not found:
         reason = f" ({unknown[0]})" if unknown else ""
         raise UserError(f"no run and no fingerprint begins with {digits}{reason}")
     if len(found) > 1:
         raise UserError(f"{digits} may be {' or '.join(found)}: give more digits")
-    return Lineage(found[0], run=runs[0] if runs else None, unknown=unknown)
+    return Lineage(found[0], run=next(iter(runs), None), unknown=unknown)
 
 
-def _with_run(lineage: Lineage) -> Lineage:
+def _runs(digits: str) -> tuple[list[TrackedRun], list[str]]:
+    """The runs that MLflow finds, or why it cannot be read."""
     try:
-        runs = find_runs(lineage.fingerprint)
+        return find_runs(digits), []
     except TrackingError as error:
-        return replace(lineage, unknown=[*lineage.unknown, str(error)])
-    return replace(lineage, run=runs[0] if runs else None)
+        return [], [str(error)]
 
 
 def _with_files(lineage: Lineage) -> Lineage:
@@ -163,12 +153,12 @@ def _with_files(lineage: Lineage) -> Lineage:
     try:
         found = replace(found, record=journal.record)
     except JournalError as error:
-        found = replace(found, unknown=[*lineage.unknown, f"what the journal tells: {error}"])
+        found = replace(found, unknown=[*lineage.unknown, f"what the journal holds: {error}"])
     return replace(found, unknown=[*found.unknown, *_gaps(found)])
 
 
 def _workspace_files(fingerprint: str) -> dict[str, bytes]:
-    """Those of the workspace, if they are what made its model and that is the one."""
+    """The files of the workspace, if the model was made from them."""
     files = pipeline_files(Path())
     if LOCK not in files or not (CLASSIFIER / MODEL_JSON).exists():
         return {}
@@ -178,13 +168,13 @@ def _workspace_files(fingerprint: str) -> dict[str, bytes]:
 
 
 def _gaps(lineage: Lineage) -> Iterator[str]:
-    """What of a lineage is not known, where not even MLflow's silence explains it."""
+    """What is missing from a lineage, unless the reason is that MLflow cannot be read."""
     if not lineage.run and not lineage.unknown:
         yield "MLflow has no run of it (`imageclf sync` makes one from the files)"
     if LOCK not in lineage.files:
         yield "no dvc.lock of it was kept: it was never registered"
     for tag, value in lineage.provenance.refused.items():
-        yield f"its {tag} is not read, as it holds {value[:REFUSED_SHOWN]!a}"
+        yield f"its {tag} is invalid: {value[:REFUSED_SHOWN]!a}"
     if lineage.provenance.commit is None:
         yield "it is not known from which commit it was trained"
     elif lineage.provenance.dirty and PATCH not in lineage.files:

@@ -1,4 +1,4 @@
-"""Publication: what the files of a finished pipeline tell MLflow, and the telling."""
+"""Publication: the files of a finished pipeline are written to MLflow."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -37,10 +37,10 @@ SPLITS = ("train", "val", "test")
 
 
 def register(params: Params) -> tuple[Registration, Record]:
-    """Publish what is in the current folder, and keep in the journal how it was registered.
+    """Publish the current folder, after its registration is recorded in the journal.
 
     Raises:
-        UserError: a file is missing, or MLflow cannot be told; then the journal has it already.
+        UserError: a file is missing, or MLflow cannot be written.
     """
     outs, files = Outs(Path()), pipeline_files(Path())
     description = describe_run(params, outs.fingerprint, outs.digests, weights=outs.weights)
@@ -55,12 +55,10 @@ def register(params: Params) -> tuple[Registration, Record]:
 
 
 def publish(snapshot: Snapshot) -> Registration:
-    """Publish the outs of a snapshot, which come from DVC's cache or a remote.
-
-    What the journal does not know of it yet it is told.
+    """Publish the outs of a snapshot, restored by DVC, and complete the journal from it.
 
     Raises:
-        UserError: the outs are not to be had, or MLflow cannot be told.
+        UserError: outs are not available, or MLflow cannot be written.
     """
     with checked_out(snapshot) as folder:
         outs = Outs(folder)
@@ -81,11 +79,7 @@ def _keep(snapshot: Snapshot, outs: "Outs", params: Params) -> Record:
 
 
 class Outs:
-    """What the pipeline wrote, below a folder.
-
-    Raises:
-        UserError: a file is missing.
-    """
+    """The files that the pipeline wrote, below a folder; a UserError if one is missing."""
 
     def __init__(self, folder: Path) -> None:
         for path in (HISTORY, ONNX, TEST_IMAGES, PREDICTIONS, AUDIT_PAGE):
@@ -104,12 +98,12 @@ class Outs:
         """Make MLflow agree with these files and with the journal.
 
         Args:
-            record: what the journal tells.
-            params: by dotted path; those of which data set, and under which name to register.
-            digest: of the snapshot that the files belong to, if they do to one.
+            record: of the journal.
+            params: by dotted path, at least ``register.name`` and ``data.name``.
+            digest: of the snapshot that the files belong to, if any.
 
         Raises:
-            UserError: a file is missing, or MLflow cannot be told.
+            UserError: a file is missing, or MLflow cannot be written.
         """
         import numpy as np
 
@@ -122,11 +116,8 @@ class Outs:
             example=as_stored(np.array(load_split(self._folder / PREPARED, "test").images[:2])),
             class_names=self._model.class_names,
         )
-        items: list[Item] = [
-            *self._metrics(record),
-            *self._datasets(params["data.name"]),
-            *self._files(record),
-        ]
+        datasets = self._datasets(params["data.name"])
+        items: list[Item] = [*self._metrics(record), *datasets, *self._files(record)]
         identity = Identity(self.fingerprint, sha256_file(model.path), self.digests["test"])
         candidate = read_candidate(self._folder, identity)
         run = synchronise(record.description, items, record.restored, self._ended(record))
@@ -136,12 +127,12 @@ class Outs:
         return registration
 
     def _ended(self, record: Record) -> int:
-        """When the training ended; of one elsewhere, when its model was registered here first."""
+        """When the training ended here, or else when its model was first registered here."""
         end = self.journal.end()
         return end.time if end and end.status == "FINISHED" else record.registered or now_ms()
 
     def _metrics(self, record: Record) -> Iterator[Metrics]:
-        """What the files tell; from the journal when it was, and the speeds that no file tells."""
+        """The metrics in the files, with times and speeds from the journal."""
         registered = record.registered or now_ms()
         said = {each.step: each for each in self.journal.messages() if isinstance(each, Metrics)}
         with (self._folder / HISTORY).open(newline="") as file:

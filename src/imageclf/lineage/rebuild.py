@@ -1,8 +1,8 @@
-"""Rebuilding: a model made again in a folder of its own, and compared with what was recorded.
+"""Rebuild: a model is made again in a new folder, and compared with what was recorded.
 
 The folder is a clone of the project at the commit of the training, with its patch, params.yaml and
-dvc.lock. It has a cache and a tracking store of its own, so that nothing of the project changes;
-the project's cache is one of its remotes, of which DVC only reads.
+dvc.lock. It has its own cache and tracking store, so that nothing in the project changes; it reads
+the project's cache as a remote.
 """
 
 import os
@@ -36,13 +36,7 @@ FETCHED = {"fetch", "weights"}  # the stages whose outs come from elsewhere
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """An out that was to come about again.
-
-    Attributes:
-        recorded: what it was.
-        md5: of what it is now; None if it did not come about.
-        made: whether a stage made it, and no cache had it.
-    """
+    """An out after the rebuild: ``md5`` is None if it is missing, ``made`` if a stage made it."""
 
     recorded: Out
     md5: str | None
@@ -50,21 +44,19 @@ class Rebuilt:
 
     @property
     def same(self) -> bool:
-        """Whether it is what it was, byte by byte."""
+        """Whether it has the recorded bytes."""
         return self.md5 == self.recorded.md5
 
 
 @dataclass(frozen=True)
 class Result:
-    """How what was rebuilt compares with what was recorded.
+    """The comparison of a rebuilt model with what was recorded.
 
     Attributes:
-        outs: one by one.
-        same_version: whether the ONNX file is the one of the registered version that was asked for.
-        same_fingerprint: whether it is a model of the same fingerprint.
-        machine: what of the machine differs, by tag: what was recorded and what is now.
-        accuracy: on the test split, what was recorded, if that is known, and what is now.
-        tolerance: how far the accuracies may lie apart, on another machine.
+        same_version: whether the ONNX file is that of the registered version that was asked for.
+        machine: the tags of the machine that differ: the recorded value and the present one.
+        accuracy: on the test split: recorded, None if unknown, and present.
+        tolerance: how far the accuracies may differ on another machine.
     """
 
     outs: list[Rebuilt]
@@ -76,15 +68,12 @@ class Result:
 
     @property
     def identical(self) -> bool:
-        """Whether everything is what it was, byte by byte."""
+        """Whether every file has the recorded bytes."""
         return self.same_version and all(out.same for out in self.outs)
 
     @property
     def close(self) -> bool:
-        """Whether another machine came as near as its rounding lets it.
-
-        From the same data, source and parameters, which the fingerprint covers.
-        """
+        """Whether the fingerprint is the same, and another machine's accuracy within tolerance."""
         before, now = self.accuracy
         if not self.machine or not self.same_fingerprint or before is None:
             return False
@@ -92,14 +81,14 @@ class Result:
 
 
 def prepare(lineage: Lineage, folder: Path) -> Path:
-    """Make the folder: the source, the parameters and the dvc.lock of the training.
+    """Make the folder, with the source, the parameters and the dvc.lock of the training.
 
-    Returns:
-        The project's folder in it: the same, unless the project is a part of its repository.
+    Returns the project's folder in it, which is a subfolder if the project is one of its
+    repository.
 
     Raises:
-        UserError: the folder is not empty, or something of the training is not known. Then there
-            is no folder.
+        UserError: the folder is not empty, or something of the training is unknown; no folder is
+            left then.
     """
     commit = source_of(lineage).commit
     if LOCK not in lineage.files or PARAMS not in lineage.files:
@@ -108,7 +97,8 @@ def prepare(lineage: Lineage, folder: Path) -> Path:
         raise UserError(f"its source differed from the commit {commit}, and no {PATCH} was kept")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty: name another folder")
-    config, project = shared_config(), folder / _prefix()
+    prefix = (git_if_any("rev-parse", "--show-prefix") or b"").decode().strip()
+    config, project = shared_config(), folder / prefix
     try:
         _check_out(commit, lineage.files.get(PATCH, b""), folder)
         for name in (PARAMS, LOCK):
@@ -122,16 +112,11 @@ def prepare(lineage: Lineage, folder: Path) -> Path:
     return project
 
 
-def _prefix() -> str:
-    """Where the project is in its repository: nothing, if at its root."""
-    return (git_if_any("rev-parse", "--show-prefix") or b"").decode().strip()
-
-
 def _check_out(commit: Commit, patch: bytes, folder: Path) -> None:
     repository = git_if_any("rev-parse", "--show-toplevel")
     if repository is None:
         raise UserError("this is no git repository: run this in the folder of the project")
-    # A clone of a folder has every object of it, those of a commit that no branch holds too.
+    # A clone of a local folder has all its objects, also commits that are on no branch.
     origin, place = repository.decode().rstrip("\n"), str(folder)
     if git_if_any("clone", "--quiet", "--no-checkout", "--", origin, place) is None:
         raise UserError(f"git cannot clone {origin} to {folder}")
@@ -142,7 +127,7 @@ def _check_out(commit: Commit, patch: bytes, folder: Path) -> None:
 
 
 def other_sources(lineage: Lineage, folder: Path) -> list[str]:
-    """The sources in a prepared folder that are not those that dvc.lock records."""
+    """The sources in a prepared folder that differ from those that dvc.lock records."""
     recorded = recorded_sources(lineage.files[LOCK].decode())
     return [path for path, md5 in recorded.items() if md5_of(folder / path) != md5]
 
@@ -154,20 +139,16 @@ def rebuild(
     from_scratch: bool,
     tell: Callable[[str], None],
 ) -> Result | None:
-    """Make a model again; what DVC says goes to the terminal.
+    """Make a model again; the output of DVC goes to the terminal.
 
     Args:
         lineage: of the model.
-        folder: a new one, or an empty one.
-        tolerance: how far the test accuracies may lie apart, if the machine is another one.
-        from_scratch: take nothing but the raw data and pretrained weights from a cache.
+        folder: new or empty.
+        tolerance: how far the test accuracies may differ on another machine.
+        from_scratch: take only the raw data and pretrained weights from a cache.
         tell: called with a line of text at each step.
 
-    Returns:
-        What came about; None if a stage failed.
-
-    Raises:
-        UserError: as ``prepare`` does.
+    Returns the comparison, or None if a stage failed; raises as ``prepare`` does.
     """
     project = prepare(lineage, folder)
     tell(f"{folder} holds the source, params.yaml and dvc.lock of {lineage.fingerprint[:8]}")
@@ -188,7 +169,7 @@ def rebuild(
 
 
 def _restore(paths: list[str], project: Path, tell: Callable[[str], None]) -> None:
-    """Fetch what the project's cache has, and for the rest ask the default remote."""
+    """Fetch what the project's cache has, and the rest from the default remote."""
     pull = ("pull", "--allow-missing")
     tell("what the project's cache has")
     _dvc(project, *pull, "--remote", CACHE, "--", *paths)
@@ -196,7 +177,7 @@ def _restore(paths: list[str], project: Path, tell: Callable[[str], None]) -> No
     if not any(lacks(lacking, path) for path in paths):
         return
     try:
-        missing_on_remote(project)  # or one that is silent would be waited for
+        missing_on_remote(project)  # `dvc pull` would wait for one that does not answer
     except UserError as error:
         tell(f"nothing from a remote: {error}")
         return
@@ -205,10 +186,7 @@ def _restore(paths: list[str], project: Path, tell: Callable[[str], None]) -> No
 
 
 def _dvc(project: Path, *arguments: str) -> bool:
-    """Run a `dvc` command in the terminal; returns whether it succeeded.
-
-    Its stages find this process's interpreter, and a tracking store of the folder's own.
-    """
+    """Run `dvc` with this process's interpreter and the folder's store; whether it succeeds."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -221,14 +199,14 @@ def _dvc(project: Path, *arguments: str) -> bool:
 
 
 def _make_store(project: Path) -> None:
-    """Make MLflow's database, or the training would wait for its migrations."""
+    """Make MLflow's database, so that the training need not wait for its migrations."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     Store(project, own_database(project.absolute())).experiments()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a stage writes an out: DVC deletes it before."""
+    """Inode and time of an out, which change when a stage writes it: DVC deletes it before."""
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
@@ -252,7 +230,7 @@ def _compare(lineage: Lineage, project: Path, made: set[str], tolerance: float) 
 
 
 def _recorded_accuracy(lineage: Lineage) -> float | None:
-    """On the test split, as the cache or MLflow tells."""
+    """The accuracy on the test split, from the cache or from MLflow."""
     lock = lineage.files[LOCK].decode()
     with laid_out({"dvc.yaml": bare_pipeline(lock), LOCK: lock}) as folder:
         figures = read_outs(folder, [str(METRICS)]).get(str(METRICS), {})

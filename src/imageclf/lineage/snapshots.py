@@ -1,8 +1,8 @@
-"""Snapshots: every state of the project of which something still knows what the pipeline made.
+"""Snapshots: states of the project after `dvc repro`.
 
-A snapshot is dvc.yaml, params.yaml and dvc.lock. The workspace has one, the journal one of each
-registered model, and git one for each commit and DVC experiment. From it and DVC's cache or remotes
-the files themselves come back, in a temporary folder.
+A snapshot is dvc.yaml, params.yaml and dvc.lock. The workspace has one, the journal one for each
+registered model, and git one for each commit and DVC experiment. From a snapshot, DVC restores the
+outs into a temporary folder.
 """
 
 import json
@@ -27,12 +27,12 @@ from imageclf.tracking.provenance import Provenance
 
 Skip = Callable[[str], object]
 MODEL = str(CLASSIFIER)
-# Its entry in dvc.lock is written after it ran, so MLflow and the journal get a dvc.lock without.
+# DVC writes its entry after it ran, so the dvc.lock in MLflow and the journal has none.
 REGISTER = "register"
 REGISTER_ENTRY = re.compile(rf"^  {REGISTER}:\n(?:    .*\n)*", re.MULTILINE)
-# The md5s of source files decide nothing here, and are most of what there is to parse.
+# The md5s of source files: they are not needed here, and would take most of the time to parse.
 SOURCES = re.compile(r"^    - path: (?:src|stages)/.*\n(?:      .*\n)*", re.MULTILINE)
-# No stash, and nothing that DVC does only for a moment.
+# Without stashes and DVC's temporary refs.
 REFS = ("HEAD", "--branches", "--tags", "--remotes", "--glob=refs/exps/[0-9a-f][0-9a-f]/*")
 EXPERIMENT_REF = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
 
@@ -42,12 +42,11 @@ class Snapshot:
     """One state of the project.
 
     Attributes:
-        label: what to call it.
-        files: text by name, those of ``PIPELINE``.
-        time: of it, in milliseconds since 1970.
-        origin: the commit that holds it; none outside of git.
+        files: the texts of ``PIPELINE``, by name.
+        time: milliseconds since 1970.
+        origin: the commit that holds it, if any.
         experiment: the name of the DVC experiment that made it.
-        record: what the journal tells, if it is the journal's.
+        record: of the journal, if it is from there.
     """
 
     label: str
@@ -62,7 +61,7 @@ class Snapshot:
 
     @cached_property
     def stages(self) -> dict[str, LockedStage]:
-        """What dvc.lock tells of each stage."""
+        """The stages in dvc.lock, by name."""
         return locked_stages(SOURCES.sub("", self.files[LOCK]))
 
     @cached_property
@@ -77,16 +76,16 @@ class Snapshot:
 
     @property
     def model(self) -> str | None:
-        """The md5 of the model, in which its fingerprint stands; None before there is one."""
+        """The md5 of the model; None before there is one."""
         return self.outs.get(MODEL)
 
     @property
     def digest(self) -> str:
-        """The sha256 over all that MLflow is told of this state."""
+        """The sha256 over everything of this state that is written to MLflow."""
         return digest_of({"params": self.params, "outs": self.outs})
 
     def contradiction(self) -> str | None:
-        """Why these files are no state that `dvc repro` left, or None."""
+        """Why these files are not the state after `dvc repro`; None if they are."""
         for name, stage in self.stages.items():
             if name == REGISTER:
                 continue
@@ -100,22 +99,18 @@ class Snapshot:
 
 
 def params_in(text: str | bytes) -> dict[str, Any]:
-    """Every parameter but those of ``runtime`` in a params.yaml, by dotted path.
-
-    Raises:
-        UserError: it is no file of parameters.
-    """
+    """Parameters in a params.yaml except ``runtime``, by dotted path; a UserError if invalid."""
     values = parse_yaml(text, PARAMS)
     try:
         json.dumps(values, allow_nan=False)
         flat = flatten(values)
     except (AttributeError, TypeError, ValueError):
-        raise UserError(f"{PARAMS} holds something else than parameters") from None
+        raise UserError(f"{PARAMS} is no file of parameters") from None
     return {key: value for key, value in flat.items() if not key.startswith("runtime.")}
 
 
 def pipeline_files(folder: Path) -> dict[str, str]:
-    """The text of each file of ``PIPELINE`` that a folder has: before `dvc repro` no dvc.lock."""
+    """The texts of the files of ``PIPELINE`` in a folder, by name; dvc.lock may be missing."""
     paths = [folder / name for name in PIPELINE]
     return _without_register({path.name: path.read_text() for path in paths if path.exists()})
 
@@ -128,12 +123,12 @@ def snapshots(everything: bool, skip: Skip) -> list[Snapshot]:
     """The newest snapshot of every model, the oldest model first.
 
     Args:
-        everything: the models of all commits, of all experiments and of the journal; otherwise
-            the workspace's only.
-        skip: told in a line of each journal that is passed over.
+        everything: the models of all commits, all experiments and the journal; otherwise only
+            the workspace's.
+        skip: called with a line of text for each journal that is skipped.
 
     Raises:
-        UserError: there is no dvc.lock in the workspace, or it is torn.
+        UserError: there is no dvc.lock in the workspace, or a damaged one.
     """
     workspace = _from_workspace()
     if not everything and workspace is None:
@@ -147,7 +142,7 @@ def snapshots(everything: bool, skip: Skip) -> list[Snapshot]:
 
 
 def _best(same: Sequence[Snapshot]) -> Snapshot:
-    """Of snapshots of one model the first that agrees in itself, with what the others know."""
+    """The first consistent snapshot of one model, completed from the others."""
     chosen = next((each for each in same if not each.contradiction()), same[0])
     return replace(
         chosen,
@@ -171,14 +166,14 @@ def _from_journal(skip: Skip) -> Iterator[Snapshot]:
             try:
                 found.digest  # noqa: B018 - it reads params.yaml and dvc.lock
                 found.contradiction()
-            except UserError as error:  # files that do not parse, as of another clone
+            except UserError as error:  # files of another clone may not parse
                 skip(f"{journal}: {error}")
             else:
                 yield found
 
 
 def _from_git() -> Iterator[Snapshot]:
-    """Snapshots of commits and experiments, the newest first; none where there is no git."""
+    """Snapshots of commits and experiments, the newest first; none without git."""
     refs = _lines("for-each-ref", "refs/exps", "--format=%(objectname) %(refname)")
     names = {
         commit: match[1]
@@ -200,7 +195,7 @@ def _from_git() -> Iterator[Snapshot]:
             Provenance(commit_in(commit), dirty=False),
             experiment,
         )
-        with suppress(UserError):  # a commit whose dvc.lock is torn holds no state
+        with suppress(UserError):  # a commit with a damaged dvc.lock
             found.contradiction()
             yield found
 
@@ -210,7 +205,7 @@ def _lines(*arguments: str) -> list[str]:
 
 
 def _texts(names: Iterable[str]) -> Iterator[str | None]:
-    """The text of each file that git holds under a name such as ``COMMIT:./dvc.lock``."""
+    """The text of each file in git, by names such as ``COMMIT:./dvc.lock``; None if missing."""
     feed = "".join(f"{name}\n" for name in names).encode()
     answer = BytesIO(git_if_any("cat-file", "--batch", feed=feed) or b"")
     while heading := answer.readline():
@@ -226,7 +221,7 @@ def checked_out(snapshot: Snapshot) -> Iterator[Path]:
     """A temporary folder with the files of a snapshot that the register stage needs.
 
     Raises:
-        UserError: neither DVC's cache nor a remote has all of them.
+        UserError: some are neither in DVC's cache nor on a remote.
     """
     stage = read_yaml(Path(DVC_YAML))["stages"][REGISTER]
     targets = [dep for dep in stage["deps"] if not dep.startswith(("src/", "stages/"))]

@@ -1,4 +1,4 @@
-"""The source that a rebuild runs: whose it is, what its patch changes, and whether it may."""
+"""The source that a rebuild runs: its author, its patch, and whether it may run unasked."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,19 +11,18 @@ from imageclf.team.sharing import came_from_elsewhere
 from imageclf.text import printable
 from imageclf.tracking.journal import PATCH
 
-REGULAR = {"100644", "100755", "000000"}  # modes of git: two of files, and of what is deleted
+REGULAR = {"100644", "100755", "000000"}  # git's modes of files and of a deleted file
 
 
 @dataclass(frozen=True)
 class Source:
-    """The source of a training, as far as it may be run.
+    """The source of a training.
 
     Attributes:
-        commit: that is checked out.
         author: of the commit, and its subject.
-        origin: where the journal or the run comes from that names the commit and holds the patch.
-        changed: what the patch does to which file, such as "M src/imageclf/params.py".
-        is_own: whether it is a commit that was trained in this clone, and nothing else.
+        origin: of the journal or run that names the commit and holds the patch.
+        changed: the files that the patch changes, such as "M src/imageclf/params.py".
+        is_own: whether it is a commit that was trained in this clone, without a patch.
     """
 
     commit: Commit
@@ -34,11 +33,11 @@ class Source:
 
 
 def source_of(lineage: Lineage) -> Source:
-    """What a rebuild of a model would run.
+    """The source that a rebuild of a model would run.
 
     Raises:
-        UserError: the commit is not known or not here, or the patch does not fit it or changes
-            something else than files of the project's folder.
+        UserError: the commit is unknown or not here, or the patch does not apply or changes
+            something outside of the project's folder.
     """
     commit = lineage.provenance.commit
     if commit is None:
@@ -65,7 +64,7 @@ def _origin(lineage: Lineage, here: bool) -> str:
 
 
 def _changes(commit: Commit, patch: bytes) -> list[str]:
-    """What a patch changes, as git applies it: in an index and a store of objects of its own."""
+    """What a patch changes: git applies it in a temporary index and object directory."""
     root = git("rev-parse", "--show-toplevel").decode().rstrip("\n")
     prefix = git("rev-parse", "--show-prefix").decode().rstrip("\n")
     objects = git("rev-parse", "--path-format=absolute", "--git-path", "objects").decode()

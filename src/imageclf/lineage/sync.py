@@ -1,4 +1,4 @@
-"""Syncing: MLflow agrees again with the journal, with git's commits and with DVC's experiments."""
+"""Sync: MLflow is brought to agree with the journal, git's commits and DVC's experiments."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,20 +9,16 @@ from imageclf.lineage.snapshots import Snapshot, snapshots
 from imageclf.project.folder import LOCK
 from imageclf.tracking.connection import TrackingError
 from imageclf.tracking.journal import Journal, journals, unreadable_journals
-from imageclf.tracking.messages import FirstBatch, Metrics
+from imageclf.tracking.messages import End, FirstBatch, Metrics
 from imageclf.tracking.queries import list_runs
 from imageclf.tracking.runs import SNAPSHOT, end_abandoned, report
 
 
 @dataclass
 class Summary:
-    """What a sync found: how many runs agreed already, and which others there were.
+    """The number of runs that agreed already, and the names of the others.
 
-    Attributes:
-        agreed: number of runs.
-        updated: names of runs that agree now.
-        skipped: what stayed as it is, with the reason.
-        ended: names of runs that seemed to go on though their training had died.
+    Those ``skipped`` have a reason; those ``ended`` were RUNNING after the end of their training.
     """
 
     agreed: int = 0
@@ -31,20 +27,20 @@ class Summary:
     ended: list[str] = field(default_factory=list)
 
 
-# What is brought up to date: the outs of a snapshot, or a training that never got so far.
+# What is brought up to date: the outs of a snapshot, or a training whose model was not registered.
 Work = Snapshot | Journal
 
 
 def sync(everything: bool, watch: Callable[[Sequence[Work]], Iterable[Work]]) -> Summary:
-    """Bring MLflow up to date. What agrees already costs one question in all.
+    """Bring MLflow up to date. Runs that agree already cost one request in all.
 
     Args:
-        everything: every model that the journal, a commit or an experiment tells of, and every
-            training that came to nothing; otherwise the workspace's model.
-        watch: passes the work on, and may show how it goes.
+        everything: every model in the journal, a commit or an experiment, and every training that
+            failed; otherwise the workspace's model.
+        watch: passes the work on, and may show the progress.
 
     Raises:
-        UserError: MLflow cannot be told, or nothing was trained yet.
+        UserError: MLflow cannot be written, or nothing was trained yet.
     """
     summary = Summary(ended=end_abandoned(), skipped=unreadable_journals())
     runs = list_runs()
@@ -53,7 +49,7 @@ def sync(everything: bool, watch: Callable[[Sequence[Work]], Iterable[Work]]) ->
     failures = _failures() if everything else []
     found = snapshots(everything, summary.skipped.append)
     work: list[Work] = [
-        *(each for each in failures if (each.fingerprint, _status(each)) not in statuses),
+        *(each for each, end in failures if (each.fingerprint, end.status) not in statuses),
         *(each for each in found if each.digest not in published),
     ]
     summary.agreed = len(failures) + len(found) - len(work)
@@ -69,18 +65,14 @@ def sync(everything: bool, watch: Callable[[Sequence[Work]], Iterable[Work]]) ->
     return summary
 
 
-def _failures() -> list[Journal]:
-    """The journals of trainings that ended, and whose model was never registered."""
-    return [each for each in journals() if each.end() and not (each.folder / LOCK).exists()]
-
-
-def _status(journal: Journal) -> str | None:
-    end = journal.end()
-    return end.status if end else None
+def _failures() -> list[tuple[Journal, End]]:
+    """The journals and ends of trainings that ended without a registered model."""
+    unregistered = [each for each in journals() if not (each.folder / LOCK).exists()]
+    return [(each, end) for each in unregistered if (end := each.end())]
 
 
 def _replay(journal: Journal) -> str:
-    """Tell MLflow what the training said, at the times when it did."""
+    """Write the messages of a training to MLflow, with their times."""
     record, end = journal.record, journal.end()
     if record is None or end is None:
         raise UserError("it is being trained again")

@@ -1,4 +1,4 @@
-"""Tracing: a lineage together with what git, DVC's cache and its remotes have of it."""
+"""Trace: a lineage, and what git, DVC's cache and its default remote have of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from imageclf.project.git import git_if_any
 from imageclf.project.lock import Out, bare_pipeline, lacks
 from imageclf.recipes import BASE, find_recipe
 
-# The outs that tell of the data and of what the model reached.
+# The outs with what is shown of the data and the model's figures.
 SOURCE, DIGESTS = str(RAW / "source.json"), str(PREPARED / "digests.json")
 FIGURES = str(METRICS)
 SPLITS = ("train", "val", "test")
@@ -21,16 +21,15 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Trace:
-    """A lineage and the whereabouts of its files.
+    """A lineage and where its files are.
 
     Attributes:
-        lineage: of the model.
-        subject: the first line of the commit's message; None where git has no such commit.
-        base: parameters of the recipe that the others build on, by dotted path.
-        source: what the data set says of itself: its name, title, homepage, licence, files.
+        subject: the first line of the commit's message; None if git has no such commit.
+        base: parameters of the recipe ``BASE``, by dotted path.
+        source: the data set's name, title, homepage, licence, files.
         digests: the sha256 of each split, by name.
-        metrics: figures by name, those of the test split with ``test_`` in front.
-        outs: what dvc.lock tells, and where it is.
+        metrics: figures by name, those of the test split prefixed with ``test_``.
+        outs: in dvc.lock, and whether the cache and the remote have them.
         unknown: what could not be found out, and why; a line each.
     """
 
@@ -45,7 +44,7 @@ class Trace:
 
 
 def trace(what: str) -> Trace:
-    """Everything that can be known of a model; ``what`` and errors are those of ``find``."""
+    """Trace a model; ``what`` and the errors are those of ``find``."""
     lineage = find(what)
     unknown = list(lineage.unknown)
     outs, values = _stored(lineage, unknown)
@@ -83,7 +82,7 @@ def _base(unknown: list[str]) -> dict[str, Any]:
 
 
 def _stored(lineage: Lineage, unknown: list[str]) -> tuple[list[Out], Mapping[str, Any]]:
-    """The outs with their whereabouts, and the contents of those that tell of data and figures."""
+    """The outs with where they are, and the contents of ``SOURCE``, ``DIGESTS``, ``FIGURES``."""
     if not lineage.outs:
         return [], {}
     lock = lineage.files[LOCK].decode()

@@ -1,11 +1,11 @@
-"""DVC as a command: the one way to call it, and what its cache and remotes have."""
+"""DVC as a command: the one way to call it, and what its cache and remotes hold."""
 
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,19 +15,19 @@ from imageclf.files import UserError, write_text
 from imageclf.system.child import guarded
 
 DVC = (sys.executable, "-m", "dvc")
-# Seconds that a remote has to answer in; a server that swallows every word is waited for no longer.
+# Seconds that a remote may take to answer; some servers never do.
 PATIENCE_S = 10.0
 
-# Sections of DVC's configuration by title, each with its options.
+# DVC's configuration: the options of each section, by its title.
 Config = dict[str, dict[str, str]]
 
 
 @contextmanager
 def laid_out(files: Mapping[str, str]) -> Iterator[Path]:
-    """A temporary folder with texts by file name, that shares the project's cache and remotes.
+    """A temporary folder with these files (name: text), sharing the project's cache and remotes.
 
     Raises:
-        UserError: this is no project of DVC's.
+        UserError: this is no DVC project.
     """
     config = shared_config()
     with TemporaryDirectory() as name:
@@ -40,17 +40,17 @@ def laid_out(files: Mapping[str, str]) -> Iterator[Path]:
 
 
 def read_outs(folder: Path, paths: list[str]) -> dict[str, Any]:
-    """The JSON files among a folder's outs that the cache has, by path."""
+    """The JSON outs among ``paths`` that the cache has, by path."""
     dvc("checkout", "--quiet", "--allow-missing", "--", *paths, at=folder)
     found = {path: folder / path for path in paths}
     return {path: json.loads(file.read_bytes()) for path, file in found.items() if file.exists()}
 
 
 def written_files() -> dict[str, str]:
-    """The md5 of every file that a stage wrote, by its path, wherever the file is.
+    """The md5 of every file that a stage wrote, by its path, whether or not the file is here.
 
     Raises:
-        UserError: neither the cache nor the default remote tells.
+        UserError: neither the cache nor the default remote knows them.
     """
     done = dvc("list", "--dvc-only", "--recursive", "--json", "--show-hash", ".")
     if done.returncode:
@@ -59,11 +59,7 @@ def written_files() -> dict[str, str]:
 
 
 def missing(folder: Path) -> set[str]:
-    """The outs that the cache lacks, in whole or in part.
-
-    Raises:
-        UserError: DVC cannot tell.
-    """
+    """The outs that the cache lacks, in whole or in part; a UserError where DVC fails."""
     return _missing("not_in_cache", dvc("data", "status", "--granular", "--json", at=folder))
 
 
@@ -99,14 +95,14 @@ def reason_of(done: "subprocess.CompletedProcess[str]") -> str:
 
 @cache
 def shared_config() -> Config:
-    """What another folder needs to share the project's cache and remotes.
+    """The configuration by which another folder shares the project's cache and remotes.
 
     Raises:
-        UserError: this is no project of DVC's.
+        UserError: this is no DVC project.
     """
     place = dvc("cache", "dir")
     if place.returncode:
-        raise UserError("this is no folder of DVC's: run this in the folder of the project")
+        raise UserError("this is no DVC project: run this in the folder of the project")
     sections: Config = {"core": {}, "cache": {"dir": place.stdout.strip()}}
     for line in dvc("config", "--list").stdout.splitlines():
         key, _, value = line.partition("=")
@@ -120,11 +116,7 @@ def shared_config() -> Config:
 
 
 def default_remote() -> str:
-    """The name of DVC's default remote.
-
-    Raises:
-        UserError: there is none, or this is no project of DVC's.
-    """
+    """The name of DVC's default remote; a UserError if there is none, or no DVC project."""
     name = shared_config()["core"].get("remote")
     if name is None:
         raise UserError("there is no default remote (`dvc remote add --default` makes one)")
@@ -132,12 +124,12 @@ def default_remote() -> str:
 
 
 def has_remotes() -> bool:
-    """Whether files may also come from elsewhere than the cache."""
+    """Whether DVC has a remote."""
     return any("remote " in title for title in shared_config())
 
 
 def write_config(path: Path, sections: Config) -> None:
-    """Write a configuration of DVC's."""
+    """Write a DVC configuration file."""
     lines = []
     for title, options in sections.items():
         lines.append(f"[{title}]")
@@ -148,13 +140,13 @@ def write_config(path: Path, sections: Config) -> None:
 def dvc(
     *arguments: str, at: Path | None = None, timeout: float | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """What a `dvc` command ends with, in another folder than the current one if ``at`` is given.
+    """Run a `dvc` command, in the folder ``at`` if it is given, and return its result.
 
     Raises:
         subprocess.TimeoutExpired: after ``timeout`` seconds.
     """
     environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
-    return subprocess.run(  # noqa: S603 - every word of it is the project's own
+    return subprocess.run(  # noqa: S603 - no shell
         [*DVC, *arguments],
         cwd=at,
         env=environment,
@@ -165,16 +157,8 @@ def dvc(
     )
 
 
-@contextmanager
 def dvc_in_terminal(
     *arguments: str, at: Path | None = None, environment: Mapping[str, str] | None = None
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a `dvc` command in the terminal while the block runs; it ends with the block at last.
-
-    Args:
-        arguments: of the command.
-        at: the folder to run it in, where it is not the current one.
-        environment: its variables, where they are not this process's.
-    """
-    with guarded([*DVC, *arguments], cwd=at, env=environment) as process:
-        yield process
+) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """Run a `dvc` command in the terminal and in the folder ``at``; it ends with the block."""
+    return guarded([*DVC, *arguments], cwd=at, env=environment)

@@ -1,4 +1,4 @@
-"""The project's folder: where its root is, and where the pipeline keeps what it makes."""
+"""The project's folder: its root, and the paths of what the pipeline writes."""
 
 import os
 from fnmatch import fnmatch
@@ -15,22 +15,22 @@ AUDIT, AUDIT_PAGE = REPORTS / "data.json", REPORTS / "data.html"
 HISTORY, METRICS = REPORTS / "history.csv", REPORTS / "metrics.json"
 EVALUATION = REPORTS / "evaluation"
 PREDICTIONS = EVALUATION / "predictions.csv"
-# What DVC leaves out of every folder, by .dvcignore: what Python and editors write there.
+# What .dvcignore makes DVC leave out of every folder: files of Python and of editors.
 IGNORED = ("__pycache__", ".*", "*~", "#*#")
 
 
 def project_root() -> Path:
-    """The project's folder, also from within DVC's temporary experiment folders."""
+    """The project's root, also within DVC's temporary folders of experiments."""
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).absolute()
 
 
 def files_below(folder: Path) -> dict[str, Path]:
-    """Every file that DVC sees in a folder, by its path from there, in the order of these."""
+    """Every file that DVC sees in a folder, by its relative path, sorted."""
     found = {
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
     }
-    return {name: found[name] for name in sorted(found) if not _is_ignored(name)}
-
-
-def _is_ignored(name: str) -> bool:
-    return any(fnmatch(part, pattern) for part in name.split("/") for pattern in IGNORED)
+    return {
+        name: found[name]
+        for name in sorted(found)
+        if not any(fnmatch(part, pattern) for part in name.split("/") for pattern in IGNORED)
+    }

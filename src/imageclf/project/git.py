@@ -8,18 +8,18 @@ from typing import NewType
 
 from imageclf.files import UserError
 
-# The full name of a commit, by which git cannot take it for an option, a path or an expression.
+# The full hash of a commit: git cannot mistake it for an option, a path or an expression.
 Commit = NewType("Commit", str)
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 UNREACHED = "fatal: Could not read from remote repository"
 
 
 class GitError(UserError):
-    """What git refuses to do, in its own words."""
+    """A git command failed; the message is git's own."""
 
 
 def commit_in(text: str) -> Commit | None:
-    """The commit that a text from elsewhere names in full: 40 digits, or 64 (sha256); or None."""
+    """The text as a commit if it is a full hash: 40 digits, or 64 (sha256); else None."""
     return Commit(text) if COMMIT.fullmatch(text) else None
 
 
@@ -29,14 +29,14 @@ def git(
     timeout: float | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> bytes:
-    """What git answers.
+    """Run git, with ``feed`` as its input, and return its output.
 
     Raises:
         GitError: it fails, or takes longer than ``timeout`` seconds.
     """
     try:
-        done = subprocess.run(  # noqa: S603 - every word of it is the project's own
-            ["git", "--no-optional-locks", *arguments],  # noqa: S607 - the git of whoever works here
+        done = subprocess.run(  # noqa: S603 - no shell
+            ["git", "--no-optional-locks", *arguments],  # noqa: S607 - the user's git
             input=feed,
             capture_output=True,
             check=False,
@@ -55,7 +55,7 @@ def git(
 def git_if_any(
     *arguments: str, feed: bytes = b"", environment: Mapping[str, str] | None = None
 ) -> bytes | None:
-    """What git answers, or None where there is no git, no repository or no commit."""
+    """The output of git; None where it fails, as without a repository or a commit."""
     try:
         return git(*arguments, feed=feed, environment=environment)
     except GitError:
@@ -63,7 +63,7 @@ def git_if_any(
 
 
 def _reason(said: str) -> str:
-    """The line of it that tells most; where git could not reach its remote, that is ssh's."""
+    """The most telling line; where git cannot reach its remote, the first one, which is ssh's."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "!", "remote:"))]
     if telling and not telling[0].startswith(UNREACHED):
@@ -72,11 +72,7 @@ def _reason(said: str) -> str:
 
 
 def remote() -> str:
-    """The remote that the branch follows, or else ``origin``.
-
-    Raises:
-        GitError: there is none.
-    """
+    """The remote that the branch follows, or else ``origin``; a GitError if there is none."""
     names = git("remote").decode().split()
     branch = git("branch", "--show-current").decode().strip()
     followed = (

@@ -1,4 +1,4 @@
-"""What a dvc.lock tells: what each stage read and wrote, by md5."""
+"""Reading dvc.lock: what each stage read and wrote, by md5."""
 
 import hashlib
 import json
@@ -22,14 +22,13 @@ from imageclf.project.folder import LOCK, files_below
 
 @dataclass(frozen=True)
 class Out:
-    """Something that a stage wrote.
+    """A file or folder that a stage wrote.
 
     Attributes:
-        path: below the project's folder.
-        stage: that wrote it.
-        md5: of the file, or of the listing of the folder and then with ``.dir`` at its end.
-        in_cache: whether all of it is in the project's cache; None where that is not known.
-        on_remote: likewise for the default remote.
+        path: relative to the project's folder.
+        md5: of the file, or of the folder's listing, followed by ``.dir``.
+        in_cache: whether all of it is in the project's cache; None if unknown.
+        on_remote: whether all of it is on the default remote; None if unknown.
     """
 
     path: str
@@ -40,14 +39,14 @@ class Out:
 
 
 class LockedFile(BaseModel):
-    """A file or folder that a dvc.lock tells of."""
+    """A file or folder in a dvc.lock."""
 
     path: str
     md5: str
 
 
 def _inside(files: list[LockedFile]) -> list[LockedFile]:
-    """The outs of a stage, which DVC writes: none of them outside of the project's folder."""
+    """Refuse outs outside of the project's folder, where DVC would write them."""
     for file in files:
         parts = PurePosixPath(file.path).parts
         if not parts or parts[0] == "/" or {"..", ".git", ".dvc"} & set(parts):
@@ -60,7 +59,7 @@ _Stage = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_@.-]
 
 
 class LockedStage(BaseModel):
-    """What a dvc.lock tells of a stage: what it read and wrote, and its parameters by file."""
+    """A stage in a dvc.lock: what it read and wrote, and its parameters by file."""
 
     deps: _Files = []
     outs: Annotated[_Files, AfterValidator(_inside)] = []
@@ -68,10 +67,10 @@ class LockedStage(BaseModel):
 
 
 def locked_stages(lock: str) -> dict[str, LockedStage]:
-    """What the text of a dvc.lock tells, by stage; of an empty one nothing.
+    """The stages in the text of a dvc.lock, by name; none if it is empty.
 
     Raises:
-        UserError: it is no dvc.lock, or one that a kill tore.
+        UserError: it is no dvc.lock, or a damaged one.
     """
     try:
         stages = (parse_yaml(lock, LOCK) or {}).get("stages") or {}
@@ -83,11 +82,7 @@ def locked_stages(lock: str) -> dict[str, LockedStage]:
 
 
 def recorded_outs(lock: str) -> list[Out]:
-    """Every out that the text of a dvc.lock tells of, in the order of the stages.
-
-    Raises:
-        UserError: it is no dvc.lock.
-    """
+    """Every out in the text of a dvc.lock; raises as ``locked_stages`` does."""
     return [
         Out(out.path, name, out.md5)
         for name, stage in locked_stages(lock).items()
@@ -96,11 +91,7 @@ def recorded_outs(lock: str) -> list[Out]:
 
 
 def recorded_sources(lock: str) -> dict[str, str]:
-    """The md5 of every file or folder that a stage depends on and that no stage wrote, by path.
-
-    Raises:
-        UserError: it is no dvc.lock.
-    """
+    """The md5 of every dep that no stage wrote, by path; raises as ``locked_stages`` does."""
     stages = locked_stages(lock).values()
     written = [out.path for stage in stages for out in stage.outs]
     return {
@@ -112,11 +103,9 @@ def recorded_sources(lock: str) -> dict[str, str]:
 
 
 def outs_read_otherwise(lock: str, written: Mapping[str, str]) -> set[str]:
-    """The outs of which a stage has read something else than a dvc.lock now tells of them.
+    """The outs that a stage read in another state than dvc.lock now records.
 
-    Args:
-        lock: the text of a dvc.lock.
-        written: of ``written_files``.
+    ``lock`` is the text of a dvc.lock, and ``written`` comes from ``dvc.written_files``.
     """
     stages = locked_stages(lock).values()
     outs = [out for stage in stages for out in stage.outs]
@@ -127,12 +116,12 @@ def outs_read_otherwise(lock: str, written: Mapping[str, str]) -> set[str]:
 
 
 def lies_in(path: str, places: Iterable[str]) -> bool:
-    """Whether a path is one of the places, or lies in one that is a folder."""
+    """Whether a path is one of the places, or is below one of them."""
     return f"{path}/".startswith(tuple(f"{place}/" for place in places))
 
 
 def bare_pipeline(lock: str) -> str:
-    """A dvc.yaml that knows of the outs in a dvc.lock and of nothing else."""
+    """A dvc.yaml with nothing but the outs in a dvc.lock."""
     outs = recorded_outs(lock)
     stages = {
         stage: {"cmd": "true", "outs": [out.path for out in outs if out.stage == stage]}
@@ -142,12 +131,12 @@ def bare_pipeline(lock: str) -> str:
 
 
 def lacks(missing_paths: set[str], out: str) -> bool:
-    """Whether an out is among the paths, or something in it."""
+    """Whether an out, or something in it, is among the missing paths."""
     return any(lies_in(path, [out]) for path in missing_paths)
 
 
 def md5_of(path: Path) -> str | None:
-    """The md5 of a file or a folder, as DVC names it; None where there is none."""
+    """The md5 of a file or a folder as DVC computes it; None if the path does not exist."""
     if path.is_dir():
         files = files_below(path).items()
         listing = json.dumps([{"md5": md5_of(file), "relpath": name} for name, file in files])

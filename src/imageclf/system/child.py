@@ -7,26 +7,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-STOP_S = 20.0  # for a program to end by itself, when it is asked to
-# It sits in a session of its own, and reads until the pipe from this process ends.
+STOP_S = 20.0  # that a program has to end after SIGINT
+# A shell in a session of its own, which reads until the pipe from this process closes.
 GUARD = 'read -r _; kill -KILL "-$1"'
 
 
 @contextmanager
 def guarded(command: Sequence[str], **settings: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a program in a session of its own while the block runs.
+    """Run a program while the block runs; ``settings`` are those of ``subprocess.Popen``.
 
-    So Ctrl-C reaches this process alone, and yet a question of the program's can be answered in the
-    terminal: a group in the background of this session would be stopped there.
+    It has a session of its own: Ctrl-C reaches this process alone, and the program can still read
+    the terminal, for which a background group of this session would be stopped.
 
-    At the end of the block the program's group is asked to end (SIGINT), and is killed after
-    ``STOP_S``. If this process is killed, so is the group.
-
-    Args:
-        command: the program and its arguments.
-        settings: as ``subprocess.Popen`` takes them.
+    At the end of the block the program's group gets SIGINT, and SIGKILL after ``STOP_S``. If this
+    process is killed, so is the group.
     """
-    process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - the project's own words
+    process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - no shell
         command, start_new_session=True, **settings
     )
     guard = subprocess.Popen(  # noqa: S603

@@ -1,4 +1,4 @@
-"""What the machine gives a process: its cores, room on the disk, and memory to be tidied."""
+"""The machine's resources: cores, disk space, and how memory is freed."""
 
 import atexit
 import ctypes
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imageclf.files import UserError
 
-# glibc's names in malloc.h for what `mallopt` sets, and the values in bytes.
+# Options of glibc's `mallopt` (malloc.h), and their values in bytes.
 M_TRIM_THRESHOLD, KEPT = -1, 1 << 30
 M_MMAP_THRESHOLD, LARGE = -3, 32 << 20
 NEW_OBJECTS = 50_000
@@ -23,13 +23,13 @@ def cores() -> int:
 
 
 def check_space(folder: Path, needed: int, work: str, remedy: str) -> None:
-    """Refuse work that would fill the disk of a folder.
+    """Refuse work that would fill the disk.
 
     Args:
-        folder: exists.
+        folder: on that disk; it exists.
         needed: bytes.
         work: what needs them, for the message.
-        remedy: what the user can do.
+        remedy: what the user can do, for the message.
 
     Raises:
         UserError: fewer bytes are free.
@@ -43,10 +43,10 @@ def check_space(folder: Path, needed: int, work: str, remedy: str) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Keep what one step or image frees for the next, where the C library is glibc.
+    """Keep the memory that one step or image frees for the next one (glibc only).
 
-    By default it is handed back to the system and taken anew, page by page, time after time: a
-    sixth of a convolutional network's time, and a tenth of an image's that is decoded.
+    By default it goes back to the system and is mapped again each time: a sixth of the time of a
+    convolutional network, and a tenth of the time to decode an image.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
@@ -55,10 +55,10 @@ def keep_freed_memory() -> None:
 
 
 def collect_garbage_rarely() -> None:
-    """For a program: look for objects that hold each other less often, and not at its exit.
+    """Let Python collect reference cycles less often, and not at the program's exit.
 
-    Python looks through all that was imported time after time: a fifth of the 1.25 seconds that
-    torch takes, and as it ends 0.4 more, though the system takes the memory back anyway.
+    It scans all imported objects each time: a fifth of the 1.25 s that importing torch takes, and
+    0.4 s at the exit, where the system frees the memory anyway.
     """
     gc.set_threshold(NEW_OBJECTS)
     atexit.register(gc.freeze)

@@ -1,4 +1,4 @@
-"""How far long work has come: on many images, or on the bytes of files."""
+"""Progress bars: over many images, or over the bytes of files."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ class _Rate(ProgressColumn):
 def image_progress(console: Console, images: int) -> Iterator[Callable[[int], None]]:
     """A bar with images a second and the time left, where the console is a terminal.
 
-    What it yields is told how many more images are done.
+    Call what it yields with the number of images done since the last call.
     """
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     hidden = console.quiet or not console.is_terminal

@@ -1,4 +1,4 @@
-"""Work spread over the cores, in processes that never outlive the one that started them."""
+"""Worker processes, one per core, that end when the process that started them ends."""
 
 import multiprocessing
 import os
@@ -20,24 +20,24 @@ Result = TypeVar("Result")
 
 
 def prepare_workers(*modules: str) -> None:
-    """Begin to import modules, by name, once for all workers to come, beside what goes on here."""
+    """Start to import modules, by name, in the background, once for all later workers."""
     if HAS_SERVER:
         forkserver.set_forkserver_preload(list(modules))
         forkserver.ensure_running()
 
 
 def start_workers(count: int) -> ProcessPoolExecutor:
-    """A pool of processes, which end when nobody holds it any more."""
-    # A fork of a process with threads may hang; a server for forks has none.
+    """A pool of processes, which end when it is no longer referenced."""
+    # A fork of a process with threads may hang; the fork server has no threads.
     context = multiprocessing.get_context("forkserver" if HAS_SERVER else "spawn")
     return ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
 
 
 @contextmanager
 def mapping(over_processes: bool) -> Iterator[Callable[..., Iterator[Any]]]:
-    """``map``, or one that spreads the calls over a process per core.
+    """``map``, or a ``map`` over one process per core.
 
-    Of those, what is still waiting when the block fails is never begun.
+    Calls that are still waiting when the block ends are cancelled.
 
     Raises:
         UserError: a worker died.
@@ -54,12 +54,9 @@ def mapping(over_processes: bool) -> Iterator[Callable[..., Iterator[Any]]]:
 
 
 def in_order(
-    pool: Executor,
-    function: Callable[..., Result],
-    calls: Iterable[tuple[Any, ...]],
-    ahead: int,
+    pool: Executor, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], ahead: int
 ) -> Iterator[Result]:
-    """The results of calls with these arguments, worked on a bounded number ahead.
+    """The results of the calls in order, with at most ``ahead`` calls submitted in advance.
 
     Raises:
         UserError: a worker died.

@@ -1,4 +1,4 @@
-"""Several people and machines: the lease, the runner, sharing, a tracking server of one's own.
+"""Several people and machines: the lease, the runner, sharing, the project's tracking server.
 
 It may import ``tracking``, ``training``, ``project`` and ``system``.
 """

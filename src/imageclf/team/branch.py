@@ -1,4 +1,4 @@
-"""The branch that a runner trains: its newest commit, and the dvc.lock that it is given."""
+"""The branch that a runner trains: its newest commit, and the dvc.lock that is pushed to it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,21 +13,21 @@ AUTHOR = ("-c", "user.name=imageclf runner", "-c", "user.email=imageclf@localhos
 
 
 class Branch(NamedTuple):
-    """A branch at git's remote: its ref, and the commit that it named when it was followed."""
+    """A branch at git's remote: its ref, and its commit when it was followed."""
 
     ref: str
     commit: str
 
     @property
     def has_moved(self) -> bool:
-        """Whether it names another commit by now; raises as ``git.git`` does."""
+        """Whether it has another commit now; raises as ``git.git`` does."""
         return listed(self.ref).get(self.ref, "") != self.commit
 
 
 def follow_branch() -> Branch | None:
-    """Go to the newest commit of the branch, if git's remote has it.
+    """Go to the newest commit of the branch; None if it follows no branch of git's remote.
 
-    A dvc.lock that is not committed is given up: DVC's run cache has what it told.
+    A dvc.lock that is not committed is discarded: DVC's run cache has its contents.
 
     Raises:
         UserError: files differ from the commit, or the branch cannot be followed.
@@ -49,10 +49,9 @@ def follow_branch() -> Branch | None:
 
 
 def publish_lock(branch: Branch | None, tell: Tell) -> bool:
-    """Commit dvc.lock to the branch, at git's remote first: HEAD never has what that has not.
+    """Commit dvc.lock to the branch, first at git's remote, so that HEAD is never ahead of it.
 
-    Returns:
-        Whether the branch has it, as far as there is a branch.
+    Returns whether the branch has it; True if there is no branch.
     """
     if branch is None:
         tell(f"{LOCK} is not committed: HEAD follows no branch of git's remote")

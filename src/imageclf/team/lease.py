@@ -1,8 +1,8 @@
-"""A lease: what one runner does, no other does at the same time, on whichever machine.
+"""A lease: a lock between runners on several machines.
 
-It is a ref at git's remote, ``refs/imageclf/leases/NAME``. Its holder moves the ref from commit to
-commit while it lives. Whoever sees it stand still for too long takes it over, by a clock of its
-own, so that clocks need not agree.
+It is a ref at git's remote, ``refs/imageclf/leases/NAME``. Its holder keeps moving the ref to new
+commits. A runner that sees no move for too long, by its own clock, takes the lease over, so clocks
+need not agree.
 """
 
 import json
@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from imageclf.files import UserError, write_text
@@ -20,12 +19,12 @@ from imageclf.project.git import Commit, GitError
 from imageclf.team.remote_refs import ROOT, change, commit, fetch, listed
 
 LEASES = f"{ROOT}/leases"
-BEATS = 5  # signs of life that a holder gives in the time after which it is taken for dead
+BEATS = 5  # signs of life in the time after which a silent holder counts as dead
 FILE = "lease.json"
-SHORT_S = 0.2  # between two tries, when another one was faster
-# Names this folder; who holds a lease in its name and is not this process is dead.
+SHORT_S = 0.2  # between two tries
+# Identifies this folder: any other process that held a lease in its name is dead.
 IDENTITY = Path(".imageclf/runner-id")
-# A machine that sleeps must notice afterwards how long it did.
+# A clock that goes on while the machine sleeps.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -34,25 +33,25 @@ class LeaseLostError(UserError):
 
 
 class Lease:
-    """Held while the block runs, in which ``beat`` has to be called every ``pause`` seconds.
+    """Held while the block runs, which must call ``beat`` every ``pause`` seconds.
 
-    One process of a folder may hold leases at a time. Entering waits for another holder to finish
-    or to fall silent.
+    Only one process of a folder may hold leases. Entering waits until another holder finishes or
+    counts as dead.
 
     Args:
-        name: of what is leased, for a ref.
-        seconds: after which a holder that gives no sign is taken for dead.
-        tell: called with a line of text when there is a reason to wait, or to wait no more.
+        name: of the lease, part of a ref.
+        seconds: after which a holder without a sign of life counts as dead.
+        tell: called with a line of text when a wait begins, or cannot be ended for others.
 
     Raises:
-        UserError: git's remote cannot be asked or changed.
+        UserError: git's remote cannot be read or changed.
     """
 
     def __init__(self, name: str, seconds: float, tell: Callable[[str], None]) -> None:
         self._ref, self._seconds, self._tell = f"{LEASES}/{name}", seconds, tell
         self.pause = seconds / BEATS
         self._me, self._beats, self._held, self._sure_until = _identity(), 0, "", 0.0
-        # Commits that the ref was to name, and when that was asked for; one may arrive late.
+        # The commits that were pushed, and when: a push may take effect after it seemed to fail.
         self._offered: dict[str, float] = {}
 
     def __enter__(self) -> Self:
@@ -66,12 +65,7 @@ class Lease:
                 return self
             time.sleep(min(self.pause, silence / BEATS) or SHORT_S)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, LeaseLostError):
             return
         try:
@@ -83,7 +77,7 @@ class Lease:
         """Give a sign of life.
 
         Raises:
-            LeaseLostError: another holder took over, or may do so, as git's remote does not answer.
+            LeaseLostError: another runner took over, or may have, as git's remote does not answer.
         """
         try:
             if not self._move(self._held, timeout=self.pause):
@@ -97,11 +91,11 @@ class Lease:
         return listed(self._ref, timeout).get(self._ref, "")
 
     def _silence_of(self, current: str) -> float:
-        """For how many seconds the holder must give no sign; none if it was this folder."""
+        """Seconds without a sign of life before a takeover; none if the holder is this folder."""
         try:
             record = json.loads(fetch(self._ref, Commit(current))[FILE])
         except GitError:
-            return self._seconds  # it has moved on, which the next look will tell
+            return self._seconds  # the ref has moved since
         if record["holder"] == self._me:
             return 0.0
         self._tell(
@@ -111,11 +105,7 @@ class Lease:
         return float(record["seconds"])
 
     def _move(self, before: str, timeout: float) -> bool:
-        """Let the ref name a new commit of ours; whether it is ours now, and not another one's.
-
-        Raises:
-            GitError: git's remote does not answer, or does not change it.
-        """
+        """Move the ref to a new commit; whether the lease is ours now. Raises as ``git`` does."""
         self._beats += 1
         record = {
             "holder": self._me,
@@ -135,7 +125,7 @@ class Lease:
                 raise
             if after not in self._offered:
                 return False
-            # It arrived, its answer did not.
+            # The push took effect, but its answer was lost.
         self._held, self._sure_until = after, self._offered[after] + self._seconds
         return True
 
@@ -148,5 +138,5 @@ def _identity() -> str:
     path = project_root() / IDENTITY
     if not path.exists():
         write_text(path, uuid.uuid4().hex)
-    # A copy of the folder is another one.
+    # A copy of the folder has another identity.
     return f"{path.read_text()} {platform.node()}:{project_root()}"

@@ -1,7 +1,7 @@
-"""Refs of the project's own at git's remote: small things that all clones of it share.
+"""The project's own refs at git's remote: small files that all its clones share.
 
-However it is reached, a server of git's changes a ref only from the value that it is told. That
-makes a ref a lock between machines, and a place for what no cached file may tell.
+Git changes a ref at a remote only if it still has the expected value. So a ref can be a lock
+between machines.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from imageclf.project.git import Commit, GitError, commit_in, git, remote
 
 ROOT = "refs/imageclf"
-# Commits that do not tell who made them and when: the same files are the same commit.
+# Commits without author and date: the same files give the same commit.
 NOBODY = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -18,7 +18,7 @@ NOBODY = {
 
 
 def listed(pattern: str, timeout: float | None = None) -> dict[str, Commit]:
-    """The refs at the remote that a pattern finds, each with its commit; raises as ``git`` does."""
+    """The refs at the remote that match, each with its commit; raises as ``git`` does."""
     lines = git("ls-remote", "--", remote(), pattern, timeout=timeout).decode().splitlines()
     found = {}
     for line in lines:
@@ -30,7 +30,7 @@ def listed(pattern: str, timeout: float | None = None) -> dict[str, Commit]:
 
 
 def commit(files: Mapping[str, bytes]) -> Commit:
-    """Put files into a commit of their own, on no branch."""
+    """Make a commit of the files, on no branch."""
     blobs = [(git("hash-object", "-w", "--stdin", feed=files[name]), name) for name in files]
     tree = b"".join(b"100644 blob %s\t%s\n" % (blob.strip(), name.encode()) for blob, name in blobs)
     root = git("mktree", feed=tree).decode().strip()
@@ -42,7 +42,7 @@ def fetch(ref: str, commit: Commit) -> dict[str, bytes]:
     """The files of the commit that a ref of the remote names.
 
     Raises:
-        GitError: it names another one by now, or as ``git`` does.
+        GitError: the ref names another commit now, or as ``git`` does.
     """
     git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", remote(), ref)
     names = git("ls-tree", "-z", "--name-only", "--end-of-options", commit).decode().split("\0")
@@ -54,10 +54,10 @@ def fetch(ref: str, commit: Commit) -> dict[str, bytes]:
 
 
 def change(ref: str, before: str, after: str, timeout: float | None = None) -> None:
-    """Let a ref of the remote name ``after``, if it names ``before``; "" is for no such ref.
+    """Move a ref of the remote from ``before`` to ``after``; "" stands for no ref.
 
     Raises:
-        GitError: it names something else, or cannot be changed.
+        GitError: it has another value, or cannot be changed.
     """
     options = ("--quiet", "--no-verify", f"--force-with-lease={ref}:{before}")
     git("push", *options, "--", remote(), f"{after}:{ref}", timeout=timeout)

@@ -1,7 +1,7 @@
-"""The runner's part: train what the branch says, with files from a remote and back to it.
+"""The runner: train what the branch says, with files from a remote, and push the results to it.
 
 Two runners never train the same model at the same time: a lease, named by what the model is made
-from, keeps the second one waiting until the first one's result can be had from the remote.
+from, makes the second one wait until the remote has the result of the first.
 """
 
 import re
@@ -28,19 +28,19 @@ TOLD = re.compile(r"^(?:Running stage|Stage) '(\w+)'(.*)$", re.MULTILINE)
 
 
 def run(seconds: float, tell: Tell) -> bool:
-    """Reproduce the pipeline with the remote's help, and push what came about. Idempotent.
+    """Reproduce the pipeline with files from the remote, and push the results. Idempotent.
 
-    What a pipeline made that failed in the end is pushed too.
+    The outs of a pipeline that fails are pushed too.
 
     Args:
-        seconds: after which a runner that gives no sign is taken for dead.
+        seconds: after which a runner without a sign of life counts as dead.
         tell: called with a line of text at each step.
 
     Returns:
-        Whether the pipeline succeeded, and the branch has its dvc.lock if there is a branch.
+        Whether the pipeline succeeded, and the branch, if there is one, has its dvc.lock.
 
     Raises:
-        UserError: something is missing that it needs, or a remote does not take what it is given.
+        UserError: something that it needs is missing, or a remote refuses a push.
     """
     default_remote()
     check_access()
@@ -62,10 +62,10 @@ def run(seconds: float, tell: Tell) -> bool:
 
 
 def training_key() -> str:
-    """The sha256 over all that the fingerprint covers, for which the data need not be here.
+    """The sha256 over everything that the fingerprint covers; the data need not be here.
 
     Raises:
-        UserError: neither the cache nor the remote tells what the data are.
+        UserError: neither the cache nor the remote knows the data's md5s.
     """
     written = written_files()
 
@@ -78,10 +78,10 @@ def training_key() -> str:
 
 
 def _pull_inputs() -> None:
-    """Get at once what the stages to run read of what the stages before them wrote.
+    """Pull the files that the stages to run read from earlier stages.
 
-    `dvc repro --pull` does so file by file. Where it finds one in its cache, as those are that have
-    the content of another, DVC 3.67 takes the next one for found too, and fails.
+    `dvc repro --pull` does so file by file. But after a file that is in the cache already, as one
+    with the content of another is, DVC 3.67 does not pull the next file, and fails.
 
     Raises:
         UserError: the remote does not have all of it.
@@ -99,11 +99,11 @@ def _pull_inputs() -> None:
     deps = {dep for name in to_run for dep in stages[name]["deps"] if not Path(dep).exists()}
     inputs = [dep for dep in sorted(deps) if lies_in(dep, made)]
     if inputs and not run_dvc("pull", "--", *inputs):
-        raise UserError(f"{default_remote()} lacks what is read: who computed it has to push it")
+        raise UserError(f"{default_remote()} lacks files: push them from the machine that has them")
 
 
 def _remove_stale_files(written: Mapping[str, str]) -> None:
-    """Remove what an earlier commit left where the newest dvc.lock tells of other content."""
+    """Remove files of an earlier commit that differ from the newest dvc.lock."""
     for name, md5 in written.items():
         if Path(name).is_file() and md5_of(Path(name)) != md5:
             Path(name).unlink()
@@ -112,8 +112,8 @@ def _remove_stale_files(written: Mapping[str, str]) -> None:
 def _first_to_run(stages: Mapping[str, Any], others: set[str]) -> str | None:
     """The first stage that has to run, if there is one.
 
-    DVC takes a file that is not here for the one that a stage has read the last time, though the
-    stage before may have written another one since: an out among ``others``.
+    DVC assumes that a missing file is the one that a stage read last. An earlier stage may have
+    written another one since: an out among ``others``.
     """
     said = TOLD.findall(dvc("repro", "--dry", "--allow-missing").stdout)
     changed = {name for name, state in said if "didn't change" not in state}
@@ -125,11 +125,7 @@ def _first_to_run(stages: Mapping[str, Any], others: set[str]) -> str | None:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Hold the folder, in which one runner works at a time.
-
-    Raises:
-        UserError: another one holds it.
-    """
+    """Lock the folder, in which only one runner may work; a UserError if one does already."""
     from filelock import FileLock, Timeout
 
     path = project_root() / ".imageclf/runner.lock"

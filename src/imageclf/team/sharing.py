@@ -1,8 +1,8 @@
-"""Sharing: what one clone of the project computed, the others have.
+"""Sharing: results of one clone of the project are brought to the others.
 
-Files and DVC's run cache travel through DVC's default remote. The journal, which tells where each
-model was trained and how fast, travels through git's: ``refs/imageclf/journals/FINGERPRINT`` there
-is a commit with its files. A ref of that name in a clone says that the journal came from elsewhere.
+Files and DVC's run cache go through DVC's default remote. Journals go through git's remote, where
+``refs/imageclf/journals/FINGERPRINT`` is a commit with the files of one. A ref of that name in a
+clone marks a journal that came from elsewhere.
 """
 
 from collections.abc import Callable
@@ -20,18 +20,16 @@ Tell = Callable[[str], None]
 
 
 def push(tell: Tell, lease: Lease | None = None) -> None:
-    """Give the remotes what this clone has: outs, run cache and journals. Idempotent.
+    """Push this clone's outs, run cache and journals to the remotes. Idempotent.
 
-    Args:
-        tell: called with a line of text on what happens.
-        lease: to keep alive meanwhile.
+    ``tell`` is called with a line of text at each step, and ``lease`` is kept alive meanwhile.
 
     Raises:
-        UserError: a remote is missing, or does not take all of it.
+        UserError: a remote is missing, or refuses files.
     """
     name = default_remote()
     if not run_dvc("push", "--run-cache", lease=lease):
-        raise UserError(f"{name} did not take everything; when it does again, push again")
+        raise UserError(f"{name} did not take every file: push again")
     for reason in unreadable_journals():
         tell(f"skipped: {reason}")
     sent = push_journals()
@@ -39,23 +37,19 @@ def push(tell: Tell, lease: Lease | None = None) -> None:
 
 
 def pull(tell: Tell) -> None:
-    """Get the journals, and the outs that dvc.lock names.
-
-    Raises:
-        UserError: a remote is missing, or does not have all of it.
-    """
+    """Pull the journals and the outs in dvc.lock; a UserError if a remote or a file is missing."""
     name = default_remote()
     count = fetch_journals(tell)
     tell(f"{count} new journal{'s' * (count != 1)}")
     if not run_dvc("pull"):
-        raise UserError(f"{name} does not have everything: who computed it has to push it")
+        raise UserError(f"{name} lacks files: push them from the machine that has them")
 
 
 def run_dvc(*arguments: str, lease: Lease | None = None) -> bool:
     """Run a `dvc` command in the terminal, and keep a lease alive; whether it succeeds.
 
     Raises:
-        LeaseLostError: the lease is lost. The command was stopped.
+        LeaseLostError: the lease is lost, and the command was stopped.
     """
     with dvc_in_terminal(*arguments) as process:
         while True:
@@ -67,10 +61,10 @@ def run_dvc(*arguments: str, lease: Lease | None = None) -> bool:
 
 
 def push_journals() -> int:
-    """Hand on the journals of what was trained here; returns how many were new to the remote.
+    """Push the journals of trainings here; returns how many were new to the remote.
 
     Raises:
-        GitError: git's remote cannot be asked or changed.
+        GitError: git's remote cannot be read or changed.
     """
     there, sent = listed(f"{JOURNALS}/*"), 0
     foreign = git("for-each-ref", "--format=%(refname)", JOURNALS).decode().split()
@@ -91,13 +85,12 @@ def came_from_elsewhere(fingerprint: str) -> bool:
 
 
 def fetch_journals(tell: Tell) -> int:
-    """Get the journals of what was trained elsewhere and not here; returns how many there were.
+    """Fetch the journals of trainings elsewhere; returns how many there were.
 
-    Args:
-        tell: called with a line of text on each journal, there or here, that cannot be read.
+    ``tell`` is called with a line of text for each journal that cannot be read.
 
     Raises:
-        GitError: git's remote cannot be asked.
+        GitError: git's remote cannot be read.
     """
     known = git("for-each-ref", "--format=%(refname) %(objectname)", JOURNALS).decode()
     fetched = 0

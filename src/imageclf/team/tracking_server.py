@@ -1,14 +1,14 @@
-"""A tracking server of the project's own: MLflow that asks for a password and hands on artifacts.
+"""The project's tracking server: MLflow with a password, which also serves the artifacts.
 
-All it needs lies in ``.server/``, which git and DVC ignore:
+Its files are in ``.server/``, which git and DVC ignore:
 
-    credentials        user and password, drawn once, as MLflow's clients read them
-    auth.ini, auth.db  MLflow's settings of its users, and the users
+    credentials        user and password, drawn once, in the format of MLflow's clients
+    auth.ini, auth.db  MLflow's settings for its users, and the users
     mlflow.db          the runs, or
-    postgres/          a PostgreSQL cluster of its own that holds them
+    postgres/          a PostgreSQL cluster with the runs
     artifacts/         the files of the runs
-    *.log              what the programs say
-    running.json       where it answers and what holds the runs, once it does
+    *.log              the output of the programs
+    running.json       the server's address and backend, while it runs
     lock               held while it runs
 """
 
@@ -38,7 +38,7 @@ PRIVATE = 0o077  # umask
 LOGIN = "[mlflow]\nmlflow_tracking_username = {user}\nmlflow_tracking_password = {password}\n"
 USER = "imageclf"
 AUTH = "[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///auth.db\n"
-# Debian puts PostgreSQL's programs on nobody's path, and has this user for them.
+# Debian does not put PostgreSQL's programs on the path, and has this user for them.
 DEBIAN = Path("/usr/lib/postgresql")
 POSTGRES = "postgres"
 RUNNING = "running.json"
@@ -48,14 +48,7 @@ Backend = Literal["sqlite", "postgres"]
 
 @dataclass(frozen=True)
 class Server:
-    """A server.
-
-    Attributes:
-        url: where it answers.
-        backend: what holds the runs.
-        credentials: the file with user and password.
-        process: None where the server of the project ran already.
-    """
+    """A server, with the file of its user and password; ``process`` is None if it ran already."""
 
     url: str
     backend: Backend
@@ -67,10 +60,7 @@ class Server:
 def running_server(root: Path, backend: Backend, port: int) -> Iterator[Server]:
     """Run the project's tracking server on loopback while the block runs.
 
-    Args:
-        root: the project's folder.
-        backend: what is to hold the runs, unless a server runs already.
-        port: to listen on, likewise.
+    If it runs already, that server is used, and ``backend`` and ``port`` are ignored.
 
     Raises:
         UserError: the port is taken, or something that it needs is missing.
@@ -118,7 +108,7 @@ def _check_port(port: int) -> None:
 
 
 def draw_credentials(folder: Path) -> Path:
-    """The file with user and password, drawn where there are none, for its owner's eyes alone."""
+    """The file with user and password, made if it is missing, readable by its owner only."""
     path = folder / "credentials"
     if path.exists():
         return path
@@ -148,7 +138,7 @@ def _login(credentials: Path) -> list[str]:
 def _mlflow(
     folder: Path, uri: str, port: int, login: Sequence[str]
 ) -> "Iterator[subprocess.Popen[bytes]]":
-    """MLflow's server: one process, since several would race to make the database of users."""
+    """MLflow's server: one worker, since several would race to make the database of users."""
     user, password = login
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
@@ -171,17 +161,17 @@ def _mlflow(
 
 
 def answers(url: str) -> bool:
-    """Whether an address of loopback answers with success."""
+    """Whether an address on loopback answers with success."""
     import requests
 
     with requests.Session() as session, suppress(requests.RequestException):
-        session.trust_env = False  # a proxy of the environment's does not lead to loopback
+        session.trust_env = False  # no proxies, which do not lead to loopback
         return session.get(url, timeout=5).ok
     return False
 
 
 def _database(folder: Path, backend: Backend) -> AbstractContextManager[str]:
-    """Runs what holds the runs, and gives its address. What that needs is looked for at once."""
+    """Run the database, and yield its address; missing programs are reported at the call."""
     if backend == "sqlite":
         return nullcontext("sqlite:///mlflow.db")
     return _postgres(folder, postgres_programs(folder / "postgres"))
@@ -189,9 +179,9 @@ def _database(folder: Path, backend: Backend) -> AbstractContextManager[str]:
 
 @contextmanager
 def _postgres(folder: Path, programs: Path) -> Iterator[str]:
-    """A PostgreSQL cluster that is reached by a socket which is its owner's alone.
+    """A PostgreSQL cluster behind a socket for its owner only.
 
-    It refuses to run as root, who starts it as Debian's user for it.
+    PostgreSQL refuses to run as root, so root starts it as Debian's user for it.
     """
     data, log = folder.absolute() / "postgres", folder / "postgres.log"
     user = POSTGRES if os.geteuid() == 0 else None
@@ -206,7 +196,7 @@ def _postgres(folder: Path, programs: Path) -> Iterator[str]:
                 if made.wait():
                     raise UserError(f"PostgreSQL cannot make its cluster: {_last_line(log)}")
     _await_end(data / "postmaster.pid")
-    with TemporaryDirectory(prefix=f"{USER}-") as place:  # a longer path is too long for a socket
+    with TemporaryDirectory(prefix=f"{USER}-") as place:  # short, as a socket's path must be
         _give(Path(place), user)
         command = [str(programs / "postgres"), "-D", str(data)]
         settings = ["-k", place, "-c", "listen_addresses="]
@@ -217,9 +207,9 @@ def _postgres(folder: Path, programs: Path) -> Iterator[str]:
 
 
 def _await_end(pid_file: Path) -> None:
-    """Give a server whose guard has just killed it the time to be gone."""
+    """Wait for an earlier server to end, which its guard may be killing."""
     deadline = time.monotonic() + STOP_S
-    # After a crash, another user's process may have its number.
+    # After a crash, a process of another user may have its number.
     with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
         while time.monotonic() < deadline:
             os.kill(int(pid_file.read_text().split()[0]), 0)
@@ -229,7 +219,7 @@ def _await_end(pid_file: Path) -> None:
 def postgres_programs(cluster: Path) -> Path:
     """The folder of PostgreSQL's programs: those on the path, or else Debian's newest.
 
-    Where there is a cluster, of the version that made it, since no other can read it.
+    If the cluster exists, their version is the one that made it: no other version can read it.
 
     Raises:
         UserError: they are not installed, or not in that version.
@@ -249,7 +239,7 @@ def postgres_programs(cluster: Path) -> Path:
 
 
 def _version(program: Path) -> str:
-    """What it says, such as `initdb (PostgreSQL) 17.5 (Debian 17.5-1)`."""
+    """Its version, such as `initdb (PostgreSQL) 17.5 (Debian 17.5-1)`."""
     asked = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
     return asked.stdout
 
@@ -268,7 +258,7 @@ def _give(folder: Path, user: str | None) -> None:
 def _started(
     command: list[str], log: Path, cwd: Path = Path("/"), **settings: object
 ) -> "Iterator[subprocess.Popen[bytes]]":
-    """A program that writes to a log, and files that are for its owner's eyes alone."""
+    """Run a program whose output goes to a log, and whose files only its owner can read."""
     with (
         log.open("ab") as output,
         guarded(
@@ -282,7 +272,7 @@ def _await(process: "subprocess.Popen[bytes]", log: Path, is_ready: Callable[[],
     deadline = time.monotonic() + START_S
     while not is_ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise UserError(f"{log.stem} does not start: {_last_line(log)} ({log} tells all)")
+            raise UserError(f"{log.stem} does not start: {_last_line(log)} (see {log})")
         time.sleep(0.1)
 
 

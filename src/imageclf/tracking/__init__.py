@@ -1,4 +1,4 @@
-"""What a training says: terminal, journal, live reports; MLflow: runs, versions, the gate.
+"""Reports of a training to terminal, journal and MLflow; MLflow's runs and versions, the gate.
 
 Only ``connection``, ``runs`` and ``registry`` import MLflow. It may import ``training``,
 ``project`` and ``drawing``.

@@ -1,4 +1,4 @@
-"""Where MLflow keeps runs and models: the connection, its lock, and its errors in plain words."""
+"""The connection to MLflow's store: its address, its lock, and its errors in plain words."""
 
 import logging
 import os
@@ -11,36 +11,36 @@ from typing import Any
 from imageclf.files import UserError, atomic_path
 from imageclf.project.folder import project_root
 
-# MLflow reads these when it is imported.
+# Settings that MLflow reads when it is imported.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password, if it has one
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it may contain a password
 }
-# And these, in seconds and times, at each request.
+# Settings that MLflow reads at each request; the timeout is in seconds.
 PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 HASTY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 LOCK_WAIT_S = 120
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-# What a user and password must not hold as they are: libraries disagree where such an address is
-# cut, and say the piece that they take for the port.
+# An address with user and password, without characters at which libraries would split it
+# differently: they might print a piece of the password as the port.
 LOGIN = re.compile(r"(https?|postgresql|mysql|mssql)[^:]*://[^\s/?#\\\[\]]*@[^@]*", re.IGNORECASE)
 
 
 class TrackingError(UserError):
-    """MLflow cannot be told or asked; the message says why, without credentials."""
+    """MLflow cannot be read or written; the message gives the reason, without credentials."""
 
 
 class AccessError(TrackingError):
-    """MLflow's server refuses the user, or the password."""
+    """MLflow's server refuses the user or the password."""
 
 
 def tracking_uri(root: Path) -> str:
-    """Where the runs are: ``MLFLOW_TRACKING_URI``, or a database in the project's root.
+    """``MLFLOW_TRACKING_URI``, or else the address of a database in the project's root.
 
     Raises:
-        TrackingError: that is no address, or one whose password might be printed.
+        TrackingError: its password might be printed.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or own_database(root)
     if "@" in uri and not uri.startswith("sqlite:") and not LOGIN.fullmatch(uri):
@@ -52,7 +52,7 @@ def tracking_uri(root: Path) -> str:
 
 
 def own_database(root: Path) -> str:
-    """The address of the database in a project's root, an absolute path."""
+    """The address of the database in a project's root, with an absolute path."""
     return f"sqlite:///{root}/mlflow.db"
 
 
@@ -83,27 +83,28 @@ class Store:
             self.client: Any = _client(uri)
 
     def lock(self) -> AbstractContextManager[object]:
-        """Keeps other processes of this machine away from a local database meanwhile.
+        """Keep other processes of this machine from a local database.
 
-        Several migrating a fresh one would fail, and several looking for a run each make one.
+        Concurrent migrations of a new one would fail, and concurrent searches for a run that does
+        not exist would create it twice.
         """
         from filelock import FileLock
 
         return FileLock(f"{self._file}.lock", timeout=LOCK_WAIT_S) if self._file else nullcontext()
 
     def fluent(self) -> Any:
-        """The module mlflow itself, pointed at this store: some things only it can do."""
+        """The module mlflow, set to this store, for what the client cannot do."""
         import mlflow
 
         mlflow.set_tracking_uri(self.uri)
         return mlflow
 
     def experiments(self) -> list[Any]:
-        """Every experiment that was not deleted."""
+        """Every experiment that is not deleted."""
         return list(_pages(lambda token: self.client.search_experiments(page_token=token)))
 
     def runs(self, wanted: str) -> Iterator[Any]:
-        """The runs, not deleted, that a filter of MLflow's finds in all experiments."""
+        """The runs in all experiments that match an MLflow filter and are not deleted."""
         places = [each.experiment_id for each in self.experiments()]
         return _pages(lambda token: self.client.search_runs(places, wanted, page_token=token))
 
@@ -112,16 +113,13 @@ def _client(uri: str) -> Any:
     from mlflow import MlflowClient
     from sqlalchemy import NullPool, create_engine
 
-    if uri.startswith(DATABASES):  # or MLflow would try for 100 seconds to open a broken one
+    if uri.startswith(DATABASES):  # MLflow would retry a broken one for 100 seconds
         create_engine(uri, poolclass=NullPool).connect().close()
     return MlflowClient(uri)
 
 
 def _make_database(path: Path) -> None:
-    """Make an empty database, whole or not at all.
-
-    Its migrations take seconds, and no later one mends what a kill among them leaves.
-    """
+    """Make an empty database, whole or not at all: interrupted migrations cannot be repaired."""
     with atomic_path(path) as temporary:
         for left in temporary.parent.glob(f"{temporary.name}*"):
             left.unlink()
@@ -129,7 +127,7 @@ def _make_database(path: Path) -> None:
 
 
 def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
-    """All that MLflow gives page by page."""
+    """The items on all pages of an MLflow search."""
     token = None
     while True:
         page = ask(token)
@@ -140,7 +138,7 @@ def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
 
 @contextmanager
 def opened_store(settings: dict[str, str]) -> Iterator[Store]:
-    """The configured store; every trouble with it becomes a UserError without credentials."""
+    """The configured store; its errors become a TrackingError without credentials."""
     for name, value in (QUIET | settings).items():
         os.environ.setdefault(name, value)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -156,12 +154,10 @@ def opened_store(settings: dict[str, str]) -> Iterator[Store]:
 
 
 def check_access() -> None:
-    """Ask the tracking server something small, before long work is begun.
-
-    One that does not answer may do so in time, and is no reason not to begin.
+    """Check before long work that the tracking server, if it answers, admits the user.
 
     Raises:
-        AccessError: it refuses user or password.
+        AccessError: it does not.
     """
     if not tracking_uri(project_root()).startswith("http"):
         return
@@ -171,7 +167,7 @@ def check_access() -> None:
     except AccessError:
         raise
     except TrackingError:
-        return
+        return  # a server that does not answer now may do so later
 
 
 def _is_refused(error: Exception) -> bool:
@@ -179,7 +175,7 @@ def _is_refused(error: Exception) -> bool:
 
 
 def _plain_words(error: Exception, store: str) -> str | None:
-    """Why MLflow cannot be told, in one line; None for an error that is not MLflow's."""
+    """The reason of an error of MLflow or its libraries, in one line; None for any other error."""
     if isinstance(error, ImportError):
         return f"MLflow at {store} needs a package that is not installed ({error})"
     from mlflow.exceptions import MlflowException
@@ -203,11 +199,11 @@ def _plain_words(error: Exception, store: str) -> str | None:
 
 
 def _wrapped(error: BaseException) -> BaseException | None:
-    """The error that another one only carries, as urllib3's do."""
+    """The error in the arguments of another one, where urllib3 puts the cause."""
     last = error.args[-1] if error.args else None
     return last if isinstance(last, BaseException) else None
 
 
 def shown(text: str) -> str:
-    """The text without what may be secret in its addresses: user, password and query."""
+    """The text without the user, password and query of its addresses, which may be secret."""
     return re.sub(r"(?<=//)\S*@|\?\S*", "", text)

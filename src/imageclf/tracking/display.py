@@ -1,4 +1,4 @@
-"""What a training shows on the terminal: a moving bar, and one line per epoch that stays."""
+"""The terminal output of a training: a progress bar, and one line per epoch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from imageclf.training.loop import EpochResult, Position, Training
 
 
 class Display:
-    """Shows positions within an epoch and results of whole epochs as they come."""
+    """Shows positions within an epoch, and the results of whole epochs."""
 
     def __init__(self, console: Console, bar: Progress, training: Training) -> None:
         self._console, self._bar = console, bar

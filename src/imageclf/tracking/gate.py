@@ -9,22 +9,16 @@ from typing import Any, Self
 from imageclf.files import read_json
 from imageclf.project.folder import AUDIT, METRICS, PARITY, PREDICTIONS
 
-SIGNIFICANCE = 0.05  # of the comparison with the champion: how often chance alone may promote
-MOST_LEAKED = 0.01  # of the test images that may also stand, pixel for pixel, in another split
-# What the gate reads of a model, in the workspace and among the artifacts of its run alike.
+SIGNIFICANCE = 0.05  # p below which the candidate is better than the champion
+MOST_LEAKED = 0.01  # share of the test images that may also be, pixel for pixel, in another split
+# The files that the gate reads, in the workspace or among the artifacts of a run.
 EVIDENCE = (METRICS, AUDIT, PREDICTIONS, PARITY)
-OR_ANEW = "or take the alias champion from its version in the MLflow UI to start anew"
+OR_ANEW = "or remove the alias champion from its version in the MLflow UI to start anew"
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which model, and what it was tested on.
-
-    Attributes:
-        fingerprint: sha256 over all that determined the training.
-        sha256: of its exported file.
-        test_digest: sha256 of the test split.
-    """
+    """The fingerprint of a model, and the sha256 of its exported file and of its test split."""
 
     fingerprint: str
     sha256: str
@@ -36,7 +30,7 @@ class Identity:
 
     @classmethod
     def from_tags(cls, tags: Mapping[str, str]) -> Self:
-        """From the tags of a version; one that was registered by other means tells nothing."""
+        """From the tags of a version; empty strings where they are missing."""
         return cls(**{field.name: tags.get(field.name, "") for field in fields(cls)})
 
 
@@ -45,9 +39,9 @@ class Champion:
     """The model to beat.
 
     Attributes:
-        identity: empty strings where its version was registered by other means.
-        correct: whether it is right, image by image in the order of the test split; None where
-            its predictions cannot be had.
+        identity: with empty strings if its version was registered by other means.
+        correct: whether it is right, for each image of the test split in order; None if its
+            predictions are not available.
     """
 
     identity: Identity
@@ -56,16 +50,16 @@ class Champion:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that asks to become the champion.
+    """A model that may become the champion.
 
     Attributes:
-        identity: which model, and tested on what.
-        correct: whether it is right, image by image in the order of the test split.
+        identity: of the model.
+        correct: whether it is right, for each image of the test split in order.
         accuracy: on that split, 0..1.
         accuracy_low: lower end of the accuracy's confidence interval.
         majority_accuracy: of always guessing the commonest class of the train split.
-        exports_agree: whether its exported file was proved to give the model's own probabilities.
-        data_problems: why figures measured on these data tell too little, one reason each.
+        exports_agree: whether its exported file was shown to give the model's own probabilities.
+        data_problems: reasons why figures on these data are not reliable.
     """
 
     identity: Identity
@@ -79,7 +73,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the candidate is promoted, and why, one reason a line."""
+    """Whether the candidate is promoted, and the reasons."""
 
     promoted: bool
     reasons: tuple[str, ...]
@@ -89,11 +83,7 @@ class Decision:
 
 
 def read_candidate(folder: Path, identity: Identity) -> Candidate:
-    """A model's figures, from the files of ``EVIDENCE`` below a folder.
-
-    Raises:
-        UserError: a file is missing.
-    """
+    """A model with its figures, from ``EVIDENCE`` below a folder; a UserError if one is missing."""
     figures, parity = read_json(folder / METRICS), read_json(folder / PARITY)
     return Candidate(
         identity=identity,
@@ -107,15 +97,15 @@ def read_candidate(folder: Path, identity: Identity) -> Candidate:
 
 
 def read_correct(predictions: Path) -> tuple[bool, ...]:
-    """Whether each row of ``predictions.csv`` is right: one row per test image, in their order."""
+    """Whether each row of ``predictions.csv`` is right: one row per test image, in order."""
     with predictions.open(newline="", encoding="utf-8") as file:
         return tuple(row["actual"] == row["predicted"] for row in csv.DictReader(file))
 
 
 def audit_problems(audit: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the audit of the data tells against any figure measured on the test split.
+    """Reasons in the audit of the data why figures on the test split are not reliable.
 
-    The transform stage stops at limits of the user's; this one holds for every champion.
+    The user sets the limits of the transform stage; this one holds for every champion.
     """
     images = audit["images"]["test"]
     return tuple(
@@ -127,15 +117,11 @@ def audit_problems(audit: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """How often chance alone would favour the first of two equally good models as much.
+    """The p-value of McNemar's exact, one-sided test that the first of two models is better.
 
-    McNemar's test (1947, Psychometrika 12, 153-157) in its exact, one-sided form: of the images
-    that only one of the two has right, each is as likely to have either right. Dietterich (1998,
-    Neural Computation 10, 1895-1923) recommends it where each model was trained once.
-
-    Args:
-        gained: number of images that only the first model has right.
-        lost: number of images that only the second model has right.
+    McNemar (1947), Psychometrika 12, 153-157; Dietterich (1998), Neural Computation 10, 1895-1923,
+    recommends it where each model was trained once. ``gained`` images are those that only the first
+    model has right, ``lost`` images those that only the second has right.
     """
     from scipy.stats import binomtest
 
@@ -145,9 +131,9 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def decide(candidate: Candidate, champion: Champion | None) -> Decision:
-    """Hold the candidate against chance, its own exports and data, and the champion if any.
+    """Decide by the candidate's data, exports and accuracy, and by the champion if there is one.
 
-    The champion itself stays the champion, however often it is registered.
+    The champion stays the champion when it is registered again.
     """
     better, comparison = _compare(candidate, champion)
     against = _against_it_alone(candidate) + [comparison] * (not better)
@@ -175,7 +161,7 @@ def _compare(candidate: Candidate, champion: Champion | None) -> tuple[bool, str
     if (mine.fingerprint, mine.sha256) == (its.fingerprint, its.sha256):
         return True, "it is the champion's own model"
     if champion.correct is None:
-        return False, f"the champion's predictions are not to be had: register it again, {OR_ANEW}"
+        return False, f"the champion's predictions are not available: register it again, {OR_ANEW}"
     if mine.test_digest != its.test_digest or len(candidate.correct) != len(champion.correct):
         return False, f"the champion was tested on other data: test it on these, {OR_ANEW}"
     pairs = [*zip(candidate.correct, champion.correct, strict=True)]

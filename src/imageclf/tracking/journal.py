@@ -1,17 +1,17 @@
-"""The journal: what each training said and where it ran, for what no cached file may tell.
+"""The journal: what each training reported and where it ran, which no cached file may contain.
 
-It lies in the project's own root, also for a training in one of DVC's temporary folders. Git and
-DVC ignore it. ``.imageclf/trained/FINGERPRINT/`` holds
+It is in the project's root, also for a training in one of DVC's temporary folders. Git and DVC
+ignore it. ``.imageclf/trained/FINGERPRINT/`` holds
 
-    origin.json     the ``Record``: what describes the run, and how its model was registered
-    points.jsonl    what the training said, one ``Metrics`` or ``End`` a line
-    first_batch.npz what the network saw first, until its model is registered
-    changes.patch   what its source differed from the commit, where it did
+    origin.json     the ``Record``: the description of the run, and how its model was registered
+    points.jsonl    what the training reported, one ``Metrics`` or ``End`` a line
+    first_batch.npz the first batch that the network saw, until the model is registered
+    changes.patch   the patch from the commit to the source, if they differ
     dvc.yaml, params.yaml, dvc.lock   the state that was registered last
-    lock            held by the process that trains, and by none once that is dead
+    lock            held by the process that trains
 
-so that ``imageclf sync`` can write the run into an empty tracking store, and ``imageclf push`` hand
-it on to other clones of the project.
+From it ``imageclf sync`` writes the run into an empty tracking store, and ``imageclf push`` gives
+it to other clones of the project.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,25 +39,25 @@ from imageclf.tracking.messages import (
 from imageclf.tracking.provenance import Provenance, record_source
 
 JOURNAL = Path(".imageclf/trained")
-# In the folder of a training, not in the root: which model was trained there last.
+# In the folder of a training, which may not be the root: the model that was trained there last.
 LATEST = Path(".imageclf/latest")
 ORIGIN, POINTS, PATCH = "origin.json", "points.jsonl", "changes.patch"
-CHECKED = (POINTS, *PIPELINE, ORIGIN)  # the last one makes it a journal
+CHECKED = (POINTS, *PIPELINE, ORIGIN)  # ORIGIN is written last: it makes the folder a journal
 FILES = (PATCH, *CHECKED)
 
 
 class JournalError(UserError):
-    """A journal that holds something else than this version writes; says which, and what."""
+    """A journal that this version cannot read; the message names it and the fault."""
 
 
 @dataclass(frozen=True)
 class Record(Checked):
-    """What the journal tells of a run.
+    """The journal's record of a run.
 
     Attributes:
         description: of the run.
-        registered: when its model was registered first, in milliseconds since 1970; None if never.
-        restored: whether the model that was registered last came from a cache.
+        registered: when its model was first registered, in milliseconds since 1970; None if never.
+        restored: whether the model came from a cache when it was last registered.
     """
 
     description: RunDescription
@@ -66,13 +66,12 @@ class Record(Checked):
 
 
 class Journal:
-    """The journal of one fingerprint, in the project of the current folder or another.
+    """The journal of one fingerprint, in the current project or another.
 
-    What it holds may have come from another clone, and is checked whenever it is read.
+    It may have come from another clone, so every method that reads checks what it reads.
 
     Raises:
-        JournalError: that is no fingerprint, or, from whatever reads, a file holds something else
-            than this version writes.
+        JournalError: it is no fingerprint, or a file cannot be read.
     """
 
     def __init__(self, fingerprint: str, root: Path | None = None) -> None:
@@ -89,7 +88,7 @@ class Journal:
 
     @property
     def record(self) -> Record | None:
-        """What is known of the run; None where nothing was trained or registered."""
+        """The record of the run; None if nothing was trained or registered."""
         if not self._origin.exists():
             return None
         return self._record_in(self._origin.read_bytes())
@@ -103,16 +102,16 @@ class Journal:
             raise JournalError(f"{self}: {ORIGIN}: {place}{first['msg']}") from None
         told = record.description
         if {told.fingerprint, told.tags.get("fingerprint", told.fingerprint)} != {self.fingerprint}:
-            raise JournalError(f"{self}: {ORIGIN} tells of another training")
+            raise JournalError(f"{self}: {ORIGIN} is of another training")
         return record
 
     @property
     def tells_of_training(self) -> bool:
-        """Whether it tells where the model was trained, not only how it was registered."""
+        """Whether it records where the model was trained, not only how it was registered."""
         return (record := self.record) is not None and record.description.origin.device is not None
 
     def files(self, names: Iterable[str] = FILES) -> dict[str, bytes]:
-        """What it holds, by file name."""
+        """The contents of its files, by name."""
         paths = [self.folder / name for name in names]
         return {path.name: path.read_bytes() for path in paths if path.exists()}
 
@@ -133,10 +132,10 @@ class Journal:
                 raise JournalError(f"{self}: {name} is not text") from None
 
     def take(self, files: Mapping[str, bytes]) -> None:
-        """Hold what the journal of another clone of the project holds.
+        """Replace the files by those from another clone of the project.
 
         Raises:
-            JournalError: it cannot be read; this one stays as it is.
+            JournalError: they cannot be read; this journal stays as it is.
         """
         self.check(files)
         for name in FILES:
@@ -147,12 +146,12 @@ class Journal:
                 (self.folder / name).unlink(missing_ok=True)
 
     def messages(self) -> list[Metrics | End]:
-        """What the training said; the last is its end, unless it goes on or its machine died."""
+        """What the training reported; the last is its end, unless it runs or its machine died."""
         return self._messages_in(self._points.read_bytes() if self._points.exists() else b"")
 
     def _messages_in(self, content: bytes) -> list[Metrics | End]:
         said = []
-        lines = content.split(b"\n")[:-1]  # a line that was torn has no end
+        lines = content.split(b"\n")[:-1]  # an incomplete last line is dropped
         for number, line in enumerate(lines, start=1):
             try:
                 said.append(decode(line))
@@ -162,14 +161,14 @@ class Journal:
 
     @contextmanager
     def training(self, description: RunDescription, epochs: int) -> Iterator[None]:
-        """Held by the process that trains the model, so that others see that it lives.
+        """Hold the lock while the block trains the model.
 
-        Of what an earlier process said, the points of the first ``epochs`` epochs stay: those
-        that the checkpoint holds.
+        Of the points that an earlier process reported, those of the first ``epochs`` epochs stay:
+        the epochs in the checkpoint.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / "lock")
-        with suppress(Timeout):  # who holds it trains the same model, and shows the same thing
+        with suppress(Timeout):  # another process trains the same model, with the same results
             lock.acquire(timeout=1)
         kept = [each for each in self.messages() if isinstance(each, Metrics)]
         kept = [each for each in kept if each.step <= epochs]
@@ -185,7 +184,7 @@ class Journal:
             lock.release()
 
     def end(self) -> End | None:
-        """The end of the training; None while it goes on. Whoever died in silence was killed."""
+        """The end of the training: KILLED if it reported none; None while it runs."""
         if self.is_training() or not (record := self.record):
             return None
         last = (self.messages() or [Metrics(0, {}, record.description.started)])[-1]
@@ -200,13 +199,13 @@ class Journal:
             return True
 
     def say(self, message: Metrics | End) -> None:
-        """Add what the training says. Takes some microseconds."""
+        """Add a message of the training. Takes some microseconds."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._points.open("a") as file:
             file.write(f"{encode(message)}\n")
 
     def add_source(self) -> Provenance:
-        """Keep the commit in use and what the source differs from it; returns what was added."""
+        """Record the commit and the patch to the source; returns what was added."""
         source = record_source(self.patch)
         if record := self.record:
             origin = record.description.origin.updated(source)
@@ -216,10 +215,9 @@ class Journal:
     def register(
         self, description: RunDescription, state: Mapping[str, str], restored: bool, now: int
     ) -> Record:
-        """Keep how a model is registered, and the state of the pipeline: text by file name.
+        """Record that a model is registered, with the ``state`` of the pipeline: text by file name.
 
-        Where it was trained is told by the training alone, and when it was registered first by
-        the first call.
+        The origin stays that of the training, and ``registered`` that of the first call.
         """
         record, first = self.record, now
         if record:
@@ -230,7 +228,7 @@ class Journal:
             write_text(self.folder / name, text)
         registered = Record(description, first, restored)
         self._write(registered)
-        self.first_batch.unlink(missing_ok=True)  # from now on reports/evaluation has the picture
+        self.first_batch.unlink(missing_ok=True)  # reports/evaluation has the figure now
         return registered
 
     def _write(self, record: Record) -> None:
@@ -238,12 +236,12 @@ class Journal:
 
 
 def journals() -> list[Journal]:
-    """The journal of every model that was trained or registered here, as far as it can be read."""
+    """Every readable journal of a model that was trained or registered here."""
     return _all_journals()[0]
 
 
 def unreadable_journals() -> list[str]:
-    """A line on each journal that cannot be read, and that all commands pass over."""
+    """The fault of each journal that cannot be read, and that all commands skip."""
     return _all_journals()[1]
 
 
@@ -261,8 +259,5 @@ def _all_journals() -> tuple[list[Journal], list[str]]:
 
 
 def trained_here(fingerprint: str) -> bool:
-    """Whether the last training in this folder was that of ``fingerprint``.
-
-    Otherwise the model came from somewhere else: DVC's cache, a remote, another machine.
-    """
+    """Whether this model was trained here last, and is not from a cache or a remote."""
     return LATEST.exists() and LATEST.read_text() == fingerprint

@@ -1,12 +1,12 @@
-"""Live reporting: the training feeds a child process, the reporter, which tells MLflow.
+"""Live reporting: the training sends messages to a child process, which writes them to MLflow.
 
 The child, ``python -m imageclf.tracking.reporter``, imports mlflow while the training imports
-torch, and waits for the server on another core. It has a process group of its own, so that Ctrl-C
-in the terminal does not end it. (In a session of its own it would get as much of a single core as
-the training, however nice it is.) It is sent one JSON object a line: a ``RunDescription``, the
-``Metrics`` of each epoch, and the ``End``. Where the pipe just ends, the training was killed.
+torch. It has a process group of its own, so that Ctrl-C in the terminal does not end it, but not a
+session of its own, in which its niceness would not count. It reads one JSON object a line: a
+``RunDescription``, the ``Metrics`` of each epoch, and the ``End``. If the pipe closes without an
+``End``, the training was killed.
 
-The training never waits for MLflow but at its end, and then for ``WAIT_S`` at most.
+The training waits for MLflow only at its end, for at most ``WAIT_S``.
 """
 
 import os
@@ -15,7 +15,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from imageclf.files import write_text
@@ -39,15 +38,13 @@ WAIT_S = 15.0
 
 
 class LiveRun:
-    """Reports a training to MLflow while the block runs; trouble there never reaches the block.
+    """Reports a training to MLflow and the journal while the block runs.
 
-    The process that tells MLflow starts with the block, so that it is ready when there is something
-    to tell. An exception after ``begin`` ends the run as FAILED, Ctrl-C and the death of this
-    process as KILLED. Where MLflow cannot be told, one line on stderr says why. The journal keeps
-    all of it.
+    An exception after ``begin`` ends the run as FAILED; Ctrl-C, or the death of this process, as
+    KILLED. Errors of MLflow never reach the block: one line on stderr gives the reason.
 
     Attributes:
-        child: the process that tells MLflow.
+        child: the reporter, which starts with the block.
     """
 
     def __init__(self) -> None:
@@ -70,21 +67,14 @@ class LiveRun:
     def begin(
         self, description: RunDescription, device: "torch.device", epochs: int, processes: int = 1
     ) -> None:
-        """Start the run, or go on with it.
-
-        Args:
-            description: of the run.
-            device: on which is trained.
-            epochs: that an earlier process finished, if the training goes on from its checkpoint.
-            processes: that train together.
-        """
+        """Start the run, or resume it after the ``epochs`` in the training's checkpoint."""
         description = replace(description, origin=this_machine(device, processes))
         self._journal = Journal(description.fingerprint)
         self._held.enter_context(self._journal.training(description, epochs))
         self._send(description)
 
     def log_first_batch(self, preview: Mapping[str, Any]) -> None:
-        """Report what the network sees first, in what ``plots.pairs`` takes. Never waits."""
+        """Report the first batch, as the arguments of ``plots.pairs``. Never waits."""
         import numpy as np
 
         assert self._journal  # noqa: S101 - since ``begin``
@@ -95,12 +85,7 @@ class LiveRun:
         """Report the figures of an epoch, counted from 1. Never waits."""
         self._say(Metrics(epoch, dict(metrics), now_ms()))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._journal is None:
             self._pipe.close()
             self.child.kill()
@@ -121,7 +106,7 @@ class LiveRun:
             if code := self.child.wait(WAIT_S):
                 reason = f"the process that reports to MLflow ended with code {code}"
         except subprocess.TimeoutExpired:
-            # Were it left alone, it might add points while `register` adds the same ones.
+            # Otherwise it might add points while `register` adds the same ones.
             self.child.kill()
             self.child.wait()
             reason = "MLflow takes too long"
@@ -143,5 +128,5 @@ class LiveRun:
         except BlockingIOError:
             self._lost = True
         except BrokenPipeError:
-            # It ended early; its exit code is looked at in the end.
+            # The child ended early; ``_await_child`` reports its exit code.
             pass

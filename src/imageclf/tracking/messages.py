@@ -1,6 +1,6 @@
-"""Messages: what a training says of itself, and what else a run is told.
+"""Messages: what a training reports, and what else is written to its run.
 
-Some come from other clones of the project, and none is believed before it was checked.
+Some come from other clones of the project, so each is checked when it is read.
 """
 
 import json
@@ -49,21 +49,19 @@ def _parsed(tags: object) -> Provenance:
 
 
 class Checked:
-    """A message that holds what it should and nothing else, however it came."""
+    """A message that is validated when it is read, and admits no other fields."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class RunDescription(Checked):
-    """What identifies a run in MLflow and is known before its first epoch.
+    """The description of a run in MLflow, known before its first epoch.
 
     Attributes:
         fingerprint: of the model, 64 hexadecimal digits.
-        name: shown in lists of runs.
-        experiment: the MLflow experiment.
         params: tracked parameters by dotted path.
-        tags: strings by name, true of the model wherever it was trained.
+        tags: strings by name, which do not depend on where the model was trained.
         origin: where it was trained and from which commit.
         started: milliseconds since 1970.
     """
@@ -79,7 +77,7 @@ class RunDescription(Checked):
     def following(self, earlier: "RunDescription") -> "RunDescription":
         """This description, with the tags and the start of an earlier one of the same run.
 
-        A DVC experiment names the run; a plain `dvc repro` leaves it the name that it has.
+        The name is the earlier one, unless this is of a DVC experiment.
         """
         name = self.name if EXPERIMENT in self.tags else earlier.name
         return replace(self, name=name, tags=earlier.tags | self.tags, started=earlier.started)
@@ -107,10 +105,7 @@ class End(Checked):
 
 @dataclass(frozen=True)
 class FirstBatch(Checked):
-    """A .npz file that holds what ``plots.pairs`` takes: what the network sees first.
-
-    It goes to MLflow while a long training has only begun.
-    """
+    """The .npz ``file`` with the first batch that the network sees, as ``plots.pairs`` takes it."""
 
     file: str
 
@@ -131,7 +126,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class File:
-    """A file, or a folder with all that is in it, kept under ``folder`` of the run's artifacts."""
+    """A file, or a folder with its contents, for the ``folder`` of the run's artifacts."""
 
     path: Path
     folder: str = ""
@@ -139,7 +134,7 @@ class File:
 
 @dataclass(frozen=True)
 class Patch(File):
-    """What the source differed from ``commit``: for a run of that commit and for no other."""
+    """The patch from ``commit`` to the source, for runs of that commit only."""
 
     commit: Commit | None = None
 
@@ -157,11 +152,11 @@ def describe_run(
     """Describe the run of a model, without its origin.
 
     Args:
-        params: that made it.
+        params: of the training.
         fingerprint: of the model.
-        data: the sha256 of splits by name.
-        experiment: the name of the DVC experiment, where it is not the one that goes on now.
-        weights: where those came from that the training began with, if they were not drawn.
+        data: the sha256 of each split, by name.
+        experiment: the name of the DVC experiment; by default the one that runs now.
+        weights: the origin of pretrained weights, if the training began with them.
     """
     name = f"{params.data.name} {params.model.name} {fingerprint[:8]}"
     tags = {"fingerprint": fingerprint} | {f"data.{split}": data[split] for split in data}
@@ -182,7 +177,7 @@ def describe_run(
 
 @cache
 def checked(kind: Any) -> TypeAdapter[Any]:
-    """Reads and writes what a message is as JSON. Made once, and only where one is read."""
+    """The adapter that reads and writes messages of a kind as JSON, made once and on demand."""
     return TypeAdapter(kind)
 
 
@@ -193,11 +188,7 @@ def encode(message: RunDescription | Message) -> str:
 
 
 def decode(line: str | bytes) -> Message:
-    """The message that a line holds.
-
-    Raises:
-        ValueError: it holds none.
-    """
+    """The message in a line of JSON; a ValueError if it is none."""
     message: Message = checked(Message).validate_json(line)
     return message
 
@@ -208,6 +199,6 @@ def now_ms() -> int:
 
 
 def tell_delay(reason: str) -> None:
-    """Tell the user in a line on stderr that MLflow gets the rest later, and why."""
+    """Print on stderr that MLflow gets the rest later, and why."""
     line = f"tracking waits: {reason}; `dvc repro` (the register stage) fills the gap"
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Where and from what a training runs: the machine, the git commit, and what differs from it."""
+"""Provenance of a training: the machine, the git commit, and the patch from it to the source."""
 
 import os
 import platform
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     import torch
 
 LIBRARIES = ("torch", "torchvision", "numpy")
-# DVC writes dvc.lock while the pipeline runs. It is a result, and kept beside the patch.
+# dvc.lock is a result, which DVC writes while the pipeline runs; it is kept beside the patch.
 PLACE = ("--", ".", ":(exclude)dvc.lock")
-# Bytes of files unknown to git that a patch takes in: sources and recipes, but no heap of images.
+# Bytes of untracked files that a patch includes: sources and recipes, but not many images.
 MOST_UNTRACKED = 10_000_000
 
-
-# By tag: the attribute that it is for, and what reads it, with None for what does not parse.
+# By tag: its attribute, and its parser, which returns None for an invalid value.
 TAGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "device": ("device", str),
     "hardware": ("hardware", str),
@@ -42,19 +41,17 @@ VERSION = "version."
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a training ran and from which source; None where that is not known.
+    """Where a training ran and from which source; None if unknown.
 
-    The journal and MLflow hold it as tags: ``git_commit``, ``git_dirty``, ``device``, ``hardware``,
-    ``processes``, ``version.torch`` and so on.
+    The journal and MLflow hold it as tags: those of ``TAGS``, and ``version.torch`` and so on.
 
     Attributes:
-        commit: that the source was checked out from.
-        dirty: whether the source differed from it.
+        dirty: whether the source differed from the commit.
         device: as torch names it.
         hardware: the name of that device.
-        processes: that trained together.
+        processes: number that trained together.
         versions: of Python and of the libraries that compute, by name.
-        refused: tags of these names that hold something else, as they were.
+        refused: tags with invalid values.
     """
 
     commit: Commit | None = None
@@ -67,7 +64,7 @@ class Provenance:
 
     @classmethod
     def from_tags(cls, tags: Mapping[str, str]) -> Self:
-        """What tags tell; those of other names are passed over."""
+        """The provenance in tags; other tags are ignored."""
         read = {tag: (name, parse(tags[tag])) for tag, (name, parse) in TAGS.items() if tag in tags}
         versions = {tag.removeprefix(VERSION): tags[tag] for tag in tags if tag.startswith(VERSION)}
         refused = {tag: tags[tag] for tag, (_, value) in read.items() if value is None}
@@ -75,11 +72,11 @@ class Provenance:
 
     @staticmethod
     def names(tag: str) -> bool:
-        """Whether a tag tells of a provenance."""
+        """Whether a tag belongs to a provenance."""
         return tag in TAGS or tag.startswith(VERSION)
 
     def tags(self) -> dict[str, str]:
-        """As tags; none for what is not known."""
+        """As tags; none for unknown values."""
         values = {tag: getattr(self, name) for tag, (name, _) in TAGS.items()}
         values |= {f"{VERSION}{name}": self.versions[name] for name in self.versions}
         texts = {True: "true", False: "false"}
@@ -90,33 +87,30 @@ class Provenance:
         }
 
     def updated(self, newer: "Provenance") -> "Provenance":
-        """What the newer one tells, and this one where that one does not know."""
+        """The newer provenance, completed from this one."""
         merged = self.from_tags(self.tags() | newer.tags())
         return replace(merged, refused={**self.refused, **newer.refused})
 
     @property
     def machine(self) -> dict[str, str]:
-        """The tags of what the rounding of a training depends on."""
+        """The tags on which the rounding of a training depends."""
         return replace(self, commit=None, dirty=None, processes=None).tags()
 
 
 def this_machine(device: "torch.device", processes: int = 1) -> Provenance:
-    """Where a training runs now."""
+    """The provenance of a training in this process, without its source."""
     versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     return Provenance(
-        device=str(device),
-        hardware=hardware_name(device),
-        processes=processes,
-        versions=versions,
+        device=str(device), hardware=hardware_name(device), processes=processes, versions=versions
     )
 
 
 def record_source(patch: Path) -> Provenance:
-    """The commit in use, and whether the source differs; what does goes to ``patch``.
+    """The commit, and whether the source differs from it; the difference is written to ``patch``.
 
-    The commit with the patch applied (``git apply``) is the source in the current folder, with
-    the files that git neither knows nor ignores, of those the smallest up to ``MOST_UNTRACKED``
-    bytes in all. Where nothing differs there is no patch; outside of git nothing is known.
+    ``git apply`` makes from the commit and the patch the source in the current folder. The patch
+    includes untracked files, the smallest ones first, up to ``MOST_UNTRACKED`` bytes in all. There
+    is no patch if nothing differs, and no provenance outside of git.
     """
     patch.unlink(missing_ok=True)
     head = git_if_any("rev-parse", "HEAD")
@@ -130,14 +124,14 @@ def record_source(patch: Path) -> Provenance:
 
 
 def _difference() -> bytes | None:
-    """What differs from the commit; git's own index stays as it is."""
+    """The patch from the commit to the source; git's own index stays as it is."""
     untracked, left_out = _untracked()
     with TemporaryDirectory() as folder:
         index = Path(folder) / "index"
         in_index = {"GIT_INDEX_FILE": str(index)}
         if place := git_if_any("rev-parse", "--git-path", "index"):
-            with suppress(FileNotFoundError):  # a repository in which nothing was ever added
-                # With its time, by which git knows what may have changed in the same second.
+            with suppress(FileNotFoundError):  # no file was ever added
+                # With its time, which git compares with the times of the files.
                 shutil.copy2(os.fsdecode(place.rstrip(b"\n")), index)
         add = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
         git_if_any("--literal-pathspecs", *add, environment=in_index, feed=b"\0".join(untracked))
@@ -150,7 +144,7 @@ def _difference() -> bytes | None:
 
 
 def _untracked() -> tuple[list[bytes], list[bytes]]:
-    """Files that git neither knows nor ignores: those that fit into a patch, and the others."""
+    """Untracked files that are not ignored: those that fit into a patch, and the others."""
     listed = git_if_any("ls-files", "--others", "--exclude-standard", "-z", *PLACE) or b""
     names = listed.split(b"\0")
     sizes = {name: os.lstat(name).st_size for name in names if name and not name.endswith(b"/")}

@@ -1,4 +1,4 @@
-"""Looking things up in MLflow: the run of a model, its versions, and the files it was made from."""
+"""Queries to MLflow: the run of a model, its versions, and the files that it was made from."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,15 +40,11 @@ class RunSummary:
     """A run as MLflow shows it in a list.
 
     Attributes:
-        name: shown in lists of runs.
-        experiment: the MLflow experiment.
         status: FINISHED, RUNNING, FAILED or KILLED.
         started: milliseconds since 1970.
-        fingerprint: of the model.
         params: as text by dotted path.
         metrics: the last value of each.
-        provenance: where it was trained, and from which source.
-        tags: all others but MLflow's own.
+        tags: without MLflow's own and those of the provenance.
     """
 
     name: str
@@ -64,13 +60,7 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class TrackedRun(RunSummary):
-    """All that MLflow tells of a run.
-
-    Attributes:
-        id: 32 hexadecimal digits.
-        versions: registered under the run's fingerprint.
-        files: the bytes of those of ``KEPT`` that it has, by name.
-    """
+    """A run with the versions of its fingerprint, and its files of ``KEPT`` by name."""
 
     id: str
     versions: list[Version]
@@ -78,11 +68,7 @@ class TrackedRun(RunSummary):
 
 
 def list_runs() -> list[RunSummary]:
-    """Every run of a model that MLflow shows, newest first.
-
-    Raises:
-        UserError: MLflow cannot be asked.
-    """
+    """Every run of a model, newest first; a UserError if MLflow cannot be read."""
     with opened_store(PATIENT) as store:
         names = {each.experiment_id: each.name for each in store.experiments()}
         return [
@@ -96,7 +82,7 @@ def find_version(uri: str) -> tuple[Version, TrackedRun]:
     """A registered model and its run, named as ``models:/NAME/3`` or ``models:/NAME@champion``.
 
     Raises:
-        UserError: there is no such version, or MLflow cannot be asked.
+        UserError: there is no such version, or MLflow cannot be read.
     """
     place = uri.removeprefix("models:/")
     by_alias, by_number = place.rpartition("@"), place.rpartition("/")
@@ -114,10 +100,10 @@ def find_version(uri: str) -> tuple[Version, TrackedRun]:
 
 
 def download_classifier(uri: str, folder: Path) -> Path:
-    """The folder with the weights of a registered model, from its run, downloaded into ``folder``.
+    """Download the classifier of a registered model from its run; its folder, in ``folder``.
 
     Raises:
-        UserError: there is no such version, its run holds none, or MLflow cannot be asked.
+        UserError: there is no such version, its run has no classifier, or MLflow cannot be read.
     """
     run = find_version(uri)[1]
     with _store() as store:
@@ -129,11 +115,7 @@ def download_classifier(uri: str, folder: Path) -> Path:
 
 
 def find_runs(digits: str) -> list[TrackedRun]:
-    """The runs of which ``digits`` are the id or the beginning of the fingerprint, newest first.
-
-    Raises:
-        UserError: MLflow cannot be asked.
-    """
+    """Runs of this id or beginning of a fingerprint, newest first; raises as ``list_runs``."""
     with _store() as store:
         found = [*store.runs(f"attributes.run_id = '{digits}'")]
         found += store.runs(f"tags.fingerprint LIKE '{digits}%'")
@@ -141,13 +123,13 @@ def find_runs(digits: str) -> list[TrackedRun]:
 
 
 def _is_ours(tags: Mapping[str, str]) -> bool:
-    """Whether tags are those of a model of this project."""
+    """Whether the tags are those of a model of this project."""
     return FINGERPRINT.fullmatch(tags.get("fingerprint", "")) is not None
 
 
 @contextmanager
 def _store() -> Iterator[Any]:
-    """The tracking store; where there is none, asking does not make one."""
+    """The tracking store; if there is none, it is not created."""
     uri = tracking_uri(project_root())
     if (file := database_file(uri)) and not file.exists():
         raise TrackingError(f"there is no tracking store at {shown(uri)}")
@@ -158,7 +140,7 @@ def _store() -> Iterator[Any]:
 def _tracked(store: Any, run: Any) -> TrackedRun:
     client, info, tags = store.client, run.info, run.data.tags
     alike = client.search_model_versions(f"tags.fingerprint = '{tags['fingerprint']}'")
-    # A search tells no aliases.
+    # Searches return no aliases.
     versions = [client.get_model_version(each.name, each.version) for each in alike]
     return TrackedRun(
         **_shown(run, client.get_experiment(info.experiment_id).name),

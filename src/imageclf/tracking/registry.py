@@ -1,4 +1,4 @@
-"""MLflow's registry: one version per exported file, its aliases, and the gate applied to it."""
+"""MLflow's registry: one version per exported file, the aliases, and the gate."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 SERVED_WITH = ("mlflow", "numpy", "onnx", "onnxruntime")
 CHALLENGER, CHAMPION = "challenger", "champion"  # aliases: the newest version, and the best
-DECISION, REPLACED = "promotion", "replaced"  # tags: what the gate said, and the champion before
+DECISION, REPLACED = "promotion", "replaced"  # tags: the gate's decision, the previous champion
 TAKEN_BACK = "taken back"
-# What servers say where several change the same at once, to those who were slower: MLflow itself of
-# versions, after three tries of its own, PostgreSQL and SQLite of the rows of aliases.
+# Errors of concurrent changes: MLflow's for versions, after three tries of its own, and those of
+# PostgreSQL and SQLite for the rows of aliases.
 CLASHES = ("Model Version creation error", "UniqueViolation", "UNIQUE constraint failed")
 TRIES = 5
 UNKNOWN = Decision(
@@ -54,7 +54,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Registration:
-    """What is in MLflow now; ``store`` is its address, without credentials."""
+    """The result in MLflow; ``store`` is its address, without credentials."""
 
     store: str
     run_name: str
@@ -65,7 +65,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Promotion:
-    """What the gate decided about a version, and which version is the champion now, if any."""
+    """The gate's decision about a version, and the version that is the champion now, if any."""
 
     version: str
     decision: Decision
@@ -75,8 +75,8 @@ class Promotion:
 def register(run: "RunInfo", model: Model, candidate: Candidate) -> Registration:
     """Register the model of a run once, and ask the gate each time.
 
-    A version keeps the tag of its first decision until it is promoted: what made it the champion
-    then is not undone by what is the champion now. One that was taken back is not asked again.
+    The tag of the first decision stays until the version is promoted. The gate is not asked about
+    a version that was taken back.
 
     Raises:
         UserError: MLflow cannot be reached, refuses, or is not installed.
@@ -102,7 +102,7 @@ def register(run: "RunInfo", model: Model, candidate: Candidate) -> Registration
 def promote(model: str) -> Promotion:
     """Ask the gate about a registered version, such as ``digits/3``; ``digits`` is the newest.
 
-    What the gate reads comes from the run that made the version. A refusal is kept as its tag.
+    The gate reads the artifacts of the version's run. A refusal is kept as a tag of the version.
 
     Raises:
         UserError: there is no such version, or as ``register`` does.
@@ -119,7 +119,7 @@ def promote(model: str) -> Promotion:
 
 
 def take_back(model: str) -> tuple[str, str]:
-    """Make the version that the champion replaced the champion again; both, the later one first.
+    """Make the previous champion the champion again; returns both, the later version first.
 
     Raises:
         UserError: there is none, or as ``register`` does.
@@ -142,7 +142,7 @@ def take_back(model: str) -> tuple[str, str]:
 
 @contextmanager
 def downloaded_model(uri: str) -> Iterator[Path]:
-    """A temporary folder with ``model.onnx`` of a registered model: ``models:/digits@champion``.
+    """A temporary folder with ``model.onnx`` of a model, such as ``models:/digits@champion``.
 
     Raises:
         UserError: there is no such model, or MLflow cannot be reached.
@@ -154,7 +154,7 @@ def downloaded_model(uri: str) -> Iterator[Path]:
 
 
 def _parse(model: str) -> tuple[str, str]:
-    """Name and version of NAME/3, models:/NAME/3, or NAME alone, which says no version."""
+    """Name and version of NAME/3 or models:/NAME/3; of NAME alone the version is empty."""
     name, slash, version = model.removeprefix("models:/").partition("/")
     if slash and not version.isdecimal():
         raise UserError(f"{model}: name a version like {name}/3, or {name} for the newest one")
@@ -169,10 +169,8 @@ class _Versions:
 
     def find(self, identity: Identity) -> str | None:
         wanted = " AND ".join(f"tags.{tag} = '{value}'" for tag, value in identity.tags().items())
-        for version in self._client.search_model_versions(wanted):
-            if version.name == self._name:
-                return str(version.version)
-        return None
+        found = self._client.search_model_versions(wanted)
+        return next((str(each.version) for each in found if each.name == self._name), None)
 
     def newest(self) -> str:
         latest = self._client.get_registered_model(self._name).latest_versions
@@ -195,7 +193,7 @@ class _Versions:
         retry_on_clash(lambda: self._client.set_registered_model_alias(self._name, alias, version))
 
     def ask_gate(self, version: str, candidate: Candidate) -> Decision:
-        """Hold a version against the champion, and make it the champion if it passes."""
+        """Compare a version with the champion, and make it the champion if it passes."""
         holder = self.champion()
         decision = decide(candidate, self._as_champion(holder) if holder else None)
         if decision.promoted and version != holder:
@@ -206,7 +204,7 @@ class _Versions:
         return decision
 
     def candidate(self, version: str) -> Candidate | None:
-        """A version with the figures that its run holds, if it holds them all."""
+        """A version with the figures in its run; None if some are missing."""
         with TemporaryDirectory() as folder:
             held = self._download(version, EVIDENCE, Path(folder))
             identity = Identity.from_tags(self.tags(version))
@@ -219,7 +217,7 @@ class _Versions:
         return Champion(Identity.from_tags(self.tags(version)), correct)
 
     def _download(self, version: str, paths: Iterable[Path], folder: Path) -> bool:
-        """Fetch artifacts of the run that made a version; whether it has them all."""
+        """Download artifacts of a version's run; returns whether it has them all."""
         from mlflow.exceptions import MlflowException
 
         run_id = self._client.get_model_version(self._name, version).run_id
@@ -230,7 +228,7 @@ class _Versions:
                     return False
                 self._client.download_artifacts(run_id, str(path), str(folder / path.parent))
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # as where the run was deleted
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # as for a deleted run
                 raise
             return False
         return True
@@ -246,7 +244,7 @@ def _log_model(store: Store, run: "RunInfo", model: Model, candidate: Candidate)
     tags = candidate.identity.tags() | {"accuracy": repr(candidate.accuracy)}
     mlflow = store.fluent()
     mlflow.set_experiment(experiment_id=run.experiment_id)
-    with redirect_stderr(StringIO()):  # where MLflow announces each new version
+    with redirect_stderr(StringIO()):  # MLflow announces each new version there
         logged = mlflow.onnx.log_model(
             onnx.load(model.path),
             name="model",
@@ -258,7 +256,7 @@ def _log_model(store: Store, run: "RunInfo", model: Model, candidate: Candidate)
             save_as_external_data=False,
             metadata={"class_names": model.class_names, "fingerprint": tags["fingerprint"]},
         )
-        # Its tags come with it, so that it is found again from the start.
+        # The tags are set with it, so that ``find`` finds it at any time.
         made = retry_on_clash(
             lambda: mlflow.register_model(logged.model_uri, model.name, tags=tags)
         )
@@ -266,10 +264,10 @@ def _log_model(store: Store, run: "RunInfo", model: Model, candidate: Candidate)
 
 
 def retry_on_clash(change: Callable[[], Any]) -> Any:
-    """The result of a change, made again where the same change by another process broke it off.
+    """The result of a change, which is retried after a concurrent change by another process.
 
     Raises:
-        MlflowException: it fails for another reason, or every time.
+        MlflowException: it fails for another reason, or ``TRIES`` times.
     """
     from mlflow.exceptions import MlflowException
 

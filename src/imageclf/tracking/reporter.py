@@ -1,6 +1,6 @@
-"""The reporter: the child process of a training that tells MLflow what the training says.
+"""The reporter: the child process of a training that writes its messages to MLflow.
 
-``live`` starts it as ``python -m imageclf.tracking.reporter``, and says how the two talk.
+``live`` starts it, and documents the protocol.
 """
 
 import os
@@ -29,12 +29,12 @@ from imageclf.tracking.messages import (
 from imageclf.tracking.runs import report
 
 STDOUT = 1  # unbuffered, so that a broken pipe is noticed here and not at the exit
-PIPE_CAPACITY = 1 << 16  # bytes, as Linux has it
-TURN = [Metrics, FirstBatch, End]  # of messages that arrive together
+PIPE_CAPACITY = 1 << 16  # bytes, on Linux
+TURN = [Metrics, FirstBatch, End]  # the order of messages that arrive together
 
 
 def arriving(pipe: int) -> Iterator[list[str]]:
-    """The lines that come through a pipe, each time all that have arrived."""
+    """The lines from a pipe: each time, all that have arrived."""
     rest = b""
     while data := os.read(pipe, PIPE_CAPACITY):
         *lines, rest = (rest + data).split(b"\n")
@@ -45,17 +45,15 @@ def arriving(pipe: int) -> Iterator[list[str]]:
 def follow(
     arrivals: Iterator[list[str]], report: Callable[[RunDescription, Iterable[Message]], None]
 ) -> None:
-    """Read what the training says until it ends, and ``report`` it as it comes.
+    """Add the source to the journal, then ``report`` each message of the training as it comes.
 
-    First of all, and while the training goes on, it finds out from which source that is.
-
-    When ``report`` raises a UserError, say so once, wait for the end of the training and report
-    all of it once more: a server that came back gets everything, and the run its status. Only the
-    first batch is left to `register`, as a server that takes no files shall not miss the points.
-    A word on stdout lets the training know that the user was told.
+    After a UserError of ``report``, tell the user once, wait for the end of the training and report
+    everything again, in case the server is back. The first batch is then left to `register`: a
+    server that refuses files still gets the points. A line on stdout lets the training know that
+    the user was told.
     """
     first, *others = next(arrivals, [""])
-    if not first:  # the training died before it said a word
+    if not first:  # the training died before its first message
         return
     description: RunDescription = checked(RunDescription).validate_json(first)
     journal = Journal(description.fingerprint)
@@ -78,11 +76,11 @@ def follow(
 def _received(
     arrivals: Iterable[list[str]], received: list[Message], journal: Journal
 ) -> Iterator[Message]:
-    """What the lines say, each also kept in ``received``; the last one is the end.
+    """The messages in the lines, each also added to ``received``; the last one is the end.
 
-    Drawing the first batch takes a second: points that came meanwhile go first, and a training
-    that is over by then has the same picture from the stage evaluate. An end that the pipe had no
-    room for stands in the journal; a training that was killed wrote none.
+    The first batch takes a second to draw, so points that arrived with it go first. It is left out
+    if the training has finished: the stage evaluate draws it too. An end for which the pipe had no
+    room is in the journal; a training that was killed wrote none.
     """
     for lines in arrivals:
         messages = sorted(map(decode, lines), key=lambda message: TURN.index(type(message)))
@@ -108,7 +106,6 @@ def _import_mlflow() -> None:
 if __name__ == "__main__":
     os.nice(10)
     collect_garbage_rarely()
-    # While the training imports torch. The source is recorded beside it, however long it takes: a
-    # training that ends before leaves the journal whole.
+    # In a thread, because the source must be recorded even if the training ends before the import.
     Thread(target=_import_mlflow, daemon=True).start()
     follow(arriving(sys.stdin.fileno()), report)

@@ -1,7 +1,7 @@
 """MLflow's runs: one writer of typed items, one run per fingerprint.
 
-``synchronise`` brings a run up to date from the files of a finished training, however often it is
-called; ``report`` writes what a training says while it goes on.
+``synchronise`` brings a run up to date from the files of a finished training; ``report`` writes the
+messages of a training that runs.
 """
 
 import json
@@ -32,8 +32,8 @@ from imageclf.tracking.provenance import Provenance
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run, RunInfo
 
-LONGEST_DIGEST = 36  # of a data set that MLflow takes
-MOST_POINTS = 1000  # that MLflow takes at once
+LONGEST_DIGEST = 36  # characters of a data set's digest, MLflow's limit
+MOST_POINTS = 1000  # in a request, MLflow's limit
 SNAPSHOT = "snapshot"  # a run's tag
 
 
@@ -43,10 +43,10 @@ def synchronise(
     """Make the run of a model agree with the files. Idempotent.
 
     Args:
-        description: of the run; what the training told of its origin stays.
-        items: everything about the run that the files tell.
-        restored: the model was not trained in this folder but came from a cache.
-        ended: when the training ended, in milliseconds since 1970, if MLflow does not know.
+        description: of the run; an origin that the training reported stays.
+        items: everything in the files about the run.
+        restored: whether the model came from a cache.
+        ended: end of the training in milliseconds since 1970, used if MLflow has none.
 
     Raises:
         UserError: MLflow cannot be reached, refuses, or is not installed.
@@ -61,13 +61,13 @@ def synchronise(
 
 
 def tag_snapshot(run: "RunInfo", digest: str) -> None:
-    """Say that MLflow agrees with the files of a snapshot; raises as ``synchronise`` does."""
+    """Mark that the run agrees with a snapshot's files; raises as ``synchronise`` does."""
     with opened_store(PATIENT) as store:
         store.client.set_tag(run.run_id, SNAPSHOT, digest)
 
 
 def report(description: RunDescription, items: Iterable[Message]) -> None:
-    """Write what a training says to its run as it comes; raises as ``synchronise`` does."""
+    """Write each message of a training to its run; raises as ``synchronise`` does."""
     with opened_store(HASTY) as store:
         run = _Runs(store).run(description, {}, training=True)
         for item in items:
@@ -75,10 +75,9 @@ def report(description: RunDescription, items: Iterable[Message]) -> None:
 
 
 def end_abandoned() -> list[str]:
-    """End the runs that seem to go on, though the process that trained here has ended.
+    """End the runs that are RUNNING in MLflow although their training here has ended.
 
-    It may have been unable to tell MLflow, or have died with all the machine. Returns their names;
-    raises as ``synchronise`` does.
+    Returns their names; raises as ``synchronise`` does.
     """
     ended, known = [], {journal.fingerprint: journal for journal in journals()}
     with opened_store(PATIENT) as store:
@@ -90,7 +89,7 @@ def end_abandoned() -> list[str]:
     return ended
 
 
-# A number at its name and step.
+# Values by name and step.
 Points = dict[tuple[str, int], float]
 
 
@@ -99,7 +98,7 @@ def _points(metrics: Iterable[Metrics]) -> Points:
 
 
 class _RunWriter:
-    """The one writer of a run. It adds what is missing and never writes a point twice."""
+    """The only writer of a run. It adds what is missing and never writes a point twice."""
 
     def __init__(self, client: Any, run: "Run") -> None:
         self._client = client
@@ -112,7 +111,7 @@ class _RunWriter:
         }
 
     def contradicts(self, params: Mapping[str, Any], points: Points) -> bool:
-        """Whether MLflow holds another value of a parameter or of a point."""
+        """Whether MLflow has another value of a parameter or of a point."""
         known, wanted = self._data.params, {name: str(value) for name, value in params.items()}
         return any(known[name] != wanted[name] for name in known.keys() & wanted.keys()) or any(
             not math.isclose(self.points[place].value, points[place])
@@ -120,7 +119,7 @@ class _RunWriter:
         )
 
     def describe(self, description: RunDescription, training: bool) -> None:
-        """Add parameters and tags; only the training replaces those of its origin."""
+        """Add parameters and tags; only a training replaces tags of the origin."""
         from mlflow.entities import Param, RunTag
 
         known = {} if training else self._data.tags
@@ -155,7 +154,7 @@ class _RunWriter:
                 case Dataset():
                     self._write_dataset(item)
                 case Patch(commit=commit) if self._commit not in {None, commit}:
-                    pass  # it was trained from another commit, and keeps that one's patch
+                    pass  # the run is of another commit, and keeps its patch
                 case File(path, folder) if path.is_dir():
                     self._client.log_artifacts(run_id, str(path), folder)
                 case File(path, folder):
@@ -166,7 +165,7 @@ class _RunWriter:
                     self._client.set_terminated(run_id, status, time)
 
     def write_points(self, points: Iterable["Metric"]) -> None:
-        """Write the points that are not there yet."""
+        """Write the points that the run does not have yet."""
         missing = [point for point in points if (point.key, point.step) not in self.points]
         for start in range(0, len(missing), MOST_POINTS):
             chunk = missing[start : start + MOST_POINTS]
@@ -174,7 +173,7 @@ class _RunWriter:
             self.points |= {(point.key, point.step): point for point in chunk}
 
     def settle(self, restored: bool, ended: int) -> None:
-        """End the run, which has everything now, and say whether its model came from a cache."""
+        """End the run, and tag whether its model came from a cache."""
         tag = "restored_from_cache"
         if self.info.status != "FINISHED":
             self.write(End("FINISHED", ended))
@@ -184,7 +183,7 @@ class _RunWriter:
             self._client.delete_tag(self.info.run_id, tag)
 
     def _draw_first_batch(self, file: str) -> None:
-        """Where the stage evaluate puts the same picture, when the training is done."""
+        """Log the figure where the stage evaluate puts it after the training."""
         import numpy as np
 
         from imageclf.drawing.plots import pairs, save_figure
@@ -195,7 +194,7 @@ class _RunWriter:
             self._client.log_artifact(self.info.run_id, str(picture), str(EVALUATION))
 
     def _write_dataset(self, item: Dataset) -> None:
-        """Name a split as an input of the run; MLflow keeps equal ones once."""
+        """Log a split as an input of the run; MLflow stores equal ones once."""
         from mlflow.entities import Dataset as Entity
         from mlflow.entities import DatasetInput, InputTag
         from mlflow.exceptions import MlflowException
@@ -205,7 +204,7 @@ class _RunWriter:
         entity = Entity(item.name, item.digest[:LONGEST_DIGEST], "local", source, profile=profile)
         try:
             self._client.log_inputs(self.info.run_id, [DatasetInput(entity, [context])])
-        except MlflowException as error:  # another training of the same data was faster
+        except MlflowException as error:  # a training on the same data logged it first
             if error.error_code != "BAD_REQUEST":
                 raise
             self._client.log_inputs(self.info.run_id, [DatasetInput(entity, [context])])
@@ -218,11 +217,11 @@ class _Runs:
         self._store, self._client = store, store.client
 
     def run(self, description: RunDescription, points: Points, training: bool) -> _RunWriter:
-        """The run of a fingerprint: found, made, or made anew where it contradicts the files.
+        """Find the run of a fingerprint, or make it; replace it if it contradicts the files.
 
-        MLflow lets nobody change a parameter or a point. So where a parameter that is no part of
-        the fingerprint was changed, or the model was trained again on other hardware, a new run
-        takes over from the old one whatever the files do not tell.
+        Parameters and points in MLflow cannot be changed. So if a parameter outside of the
+        fingerprint changed, or the model was trained again on other hardware, a new run gets
+        everything of the old one that the files do not have.
         """
         with self._store.lock():
             experiment_id = self._experiment_id(description.experiment)
@@ -245,12 +244,11 @@ class _Runs:
 
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            location = (
-                (self._store.root / "mlartifacts").as_uri() if self._store.is_database else None
-            )
+            folder = self._store.root / "mlartifacts"
+            location = folder.as_uri() if self._store.is_database else None
             try:
                 return str(self._client.create_experiment(name, artifact_location=location))
-            except MlflowException as error:  # another training was faster
+            except MlflowException as error:  # another training made it first
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
                 found = self._client.get_experiment_by_name(name)

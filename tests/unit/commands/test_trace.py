@@ -35,7 +35,7 @@ def test_what_is_known_is_shown_and_the_rest_named(bare: Path) -> None:
     for words in (
         "there is no tracking store at sqlite:///",
         "the commit aaaaaaaa is not in this repository",
-        "where the files are: this is no folder of DVC's",
+        "where the files are: this is no DVC project",
         "which parameters differ from the recipe fashion_part4: no recipes in recipes/",
     ):
         assert words in " ".join(result.stdout.split())
@@ -74,7 +74,7 @@ def test_a_commit_that_is_an_option_of_git_is_none(bare: Path) -> None:
     assert result.exit_code == 0
     assert precious.read_text() == "precious"
     words = " ".join(result.stdout.split())
-    assert "its git_commit is not read, as it holds '--output=" in words
+    assert "its git_commit is invalid: '--output=" in words
     assert "it is not known from which commit it was trained" in words
     result = CliRunner().invoke(main, ["rebuild", FINGERPRINT, "again", "--yes"])
     assert result.exit_code == 2
@@ -88,6 +88,6 @@ def test_a_bad_journal_hides_what_it_told_alone(bare: Path) -> None:
     Path("models/classifier/model.json").write_text(json.dumps({"fingerprint": FINGERPRINT}))
     result = trace("models/classifier")
     assert result.exit_code == 0, result.output
-    assert "what the journal tells: the training ffffffff: origin.json" in " ".join(
+    assert "what the journal holds: the training ffffffff: origin.json" in " ".join(
         result.stdout.split()
     )

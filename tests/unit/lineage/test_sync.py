@@ -118,7 +118,7 @@ def test_a_bad_journal_is_skipped_and_named(files: FinishedTraining) -> None:
     first, second, third, last = result.output.splitlines()
     assert first == f"up to date now: {described().name}"
     assert second.startswith("skipped: the training eeeeeeee: origin.json: 'description'")
-    assert third.startswith("skipped: the training dddddddd: params.yaml holds something else")
+    assert third.startswith("skipped: the training dddddddd: params.yaml is no file of parameters")
     assert last == "0 runs in agreement, 1 brought up to date, 2 skipped"
     listed = CliRunner().invoke(main, ["runs"])
     assert listed.exit_code == 0

@@ -158,5 +158,5 @@ def test_outside_of_a_project_one_line_says_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     dvc_module.shared_config.cache_clear()
-    with pytest.raises(UserError, match="this is no folder of DVC's"), laid_out({}):
+    with pytest.raises(UserError, match="this is no DVC project"), laid_out({}):
         pass

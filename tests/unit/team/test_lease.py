@@ -72,7 +72,7 @@ def test_a_silent_holder_loses_it(clones: list[Path], monkeypatch: pytest.Monkey
         monkeypatch.chdir(clones[0])
         with pytest.raises(LeaseLostError, match="another runner has taken over"):
             held.beat()
-        held.__exit__(LeaseLostError, LeaseLostError(), None)
+        held.__exit__(LeaseLostError, LeaseLostError("it is lost"), None)
         assert len(leases()) == 1
         monkeypatch.chdir(clones[1])
     assert leases() == {}
@@ -113,7 +113,7 @@ def test_a_copy_of_the_folder_is_another_one(
     with Lease(NAME, 1, told.append):
         assert time.monotonic() - started >= 1
     assert len(told) == 1
-    held.__exit__(LeaseLostError, LeaseLostError(), None)
+    held.__exit__(LeaseLostError, LeaseLostError("it is lost"), None)
 
 
 def test_a_sign_of_life_that_arrives_late_is_still_ours(

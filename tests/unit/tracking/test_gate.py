@@ -118,7 +118,7 @@ def test_predictions_of_other_images_are_of_other_data() -> None:
 def test_a_champion_without_predictions_cannot_be_beaten(identity: Identity) -> None:
     decision = decide(CANDIDATE, Champion(identity, None))
     assert not decision.promoted
-    assert "predictions are not to be had: register it again" in decision.reasons[0]
+    assert "predictions are not available: register it again" in decision.reasons[0]
 
 
 @pytest.mark.parametrize("majority", [0.87, 0.88])

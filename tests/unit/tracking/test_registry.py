@@ -111,7 +111,7 @@ def test_a_champion_of_other_means_is_not_beaten(models: Registry) -> None:
     models.client.create_model_version("digits", models.onnx.parent.as_uri())
     models.client.set_registered_model_alias("digits", "champion", "1")
     done = models.register()
-    assert str(done.decision).startswith("refused: the champion's predictions are not to be had")
+    assert str(done.decision).startswith("refused: the champion's predictions are not available")
     assert done.aliases == ["challenger"]
     models.client.delete_registered_model_alias("digits", "champion")
     assert run_promote("digits/2").exit_code == 0
@@ -125,7 +125,7 @@ def test_a_champion_whose_run_was_removed_is_not_beaten(models: Registry) -> Non
     command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", store]
     subprocess.run(command, check=True, capture_output=True)
     done = models.register(90, "a" * 64)
-    assert "predictions are not to be had" in str(done.decision)
+    assert "predictions are not available" in str(done.decision)
     assert models.champion() == "1"
 
 
