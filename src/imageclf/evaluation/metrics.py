@@ -1,4 +1,4 @@
-"""Predictions on the test split and what they are worth."""
+"""Predictions on the test split, and the metrics of them."""
 
 import math
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from imageclf.network.classifier import Classifier, evaluation_batch
 if TYPE_CHECKING:
     import pandas as pd
 
-Z = 2.5758293035489  # 99 % on two sides of the normal distribution
+Z = 2.5758293035489  # of the normal distribution: 99 %, two-sided
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities (float32, N x classes) for images whose true labels (int64, N) are known."""
+    """Probabilities (float32, N x classes) for images, and their true labels (int64, N)."""
 
     probabilities: NDArray[np.float32]
     labels: Labels
 
     @property
     def predicted(self) -> Labels:
-        """The likeliest class of each image (int64, N)."""
+        """The most probable class of each image (int64, N)."""
         likeliest: Labels = self.probabilities.argmax(axis=1)
         return likeliest
 
@@ -41,7 +41,7 @@ class Predictions:
 
 @torch.no_grad()
 def predict(classifier: Classifier, split: Split) -> Predictions:
-    """Probabilities for every image of a split, on the device the classifier is on."""
+    """Probabilities for every image of a split, on the classifier's device."""
     classifier.eval()
     device = classifier.scale.device
     parts = [
@@ -54,9 +54,9 @@ def predict(classifier: Classifier, split: Split) -> Predictions:
 def metrics(predictions: Predictions, train_labels: Labels, top_k: int) -> dict[str, float]:
     """The figures of ``reports/metrics.json``.
 
-    ``accuracy_low`` is the lower end of the 99 % Wilson score interval of the accuracy, and
-    ``majority_accuracy`` that of always guessing the commonest class of the train split. Of no more
-    than ``top_k`` classes every label is among the likeliest: that share is left out.
+    ``accuracy_low`` is the lower end of the 99 % Wilson score interval of the accuracy.
+    ``majority_accuracy`` is the accuracy of always guessing the commonest class of the train split.
+    ``top_k`` is left out if there are no more classes than that: it would always be 1.
     """
     labels, count = predictions.labels, len(predictions.labels)
     correct = int((predictions.predicted == labels).sum())
@@ -86,16 +86,13 @@ def per_class_table(predictions: Predictions, class_names: Sequence[str]) -> "pd
     import pandas as pd
 
     counts = confusion_matrix(predictions, len(class_names))
-    support, found = counts.sum(axis=1), counts.sum(axis=0)
-    right = counts.diagonal()
-    precision, recall = right / np.maximum(found, 1), right / np.maximum(support, 1)
-    f1 = 2 * right / np.maximum(support + found, 1)
+    support, found, right = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
     return pd.DataFrame(
         {
             "class": class_names,
-            "precision": precision,
-            "recall": recall,
-            "f1": f1,
+            "precision": right / np.maximum(found, 1),
+            "recall": right / np.maximum(support, 1),
+            "f1": 2 * right / np.maximum(support + found, 1),
             "support": support,
         }
     ).round(4)
@@ -108,7 +105,7 @@ def confusion_matrix(predictions: Predictions, classes: int) -> NDArray[np.int64
 
 
 def predictions_table(predictions: Predictions, class_names: Sequence[str]) -> "pd.DataFrame":
-    """One row per test image, in their order: actual and predicted class, probability, loss."""
+    """One row per test image, in order: actual and predicted class, probability, loss."""
     import pandas as pd
 
     names = np.array(class_names)

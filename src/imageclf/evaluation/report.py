@@ -1,4 +1,4 @@
-"""The evaluation report: pictures, tables and one page that shows them."""
+"""The evaluation report: pictures, tables and a page that shows them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +66,7 @@ def write_report(
 def draw_training(
     folder: Path, classifier: Classifier, params: Params, train: Split, class_names: Sequence[str]
 ) -> None:
-    """Write ``first_batch.png``, ``filters.png`` and ``weights.png``: what it saw and became."""
+    """Write ``first_batch.png``, ``filters.png`` and ``weights.png``."""
     weights = {
         name.removeprefix("network."): value.float().cpu().numpy()
         for name, value in classifier.state_dict().items()
@@ -81,7 +81,7 @@ def draw_training(
 
 
 def warnings(figures: dict[str, float]) -> list[str]:
-    """What a reader of the figures must not miss."""
+    """Warnings that the page shows above the figures."""
     if figures["accuracy_low"] > figures["majority_accuracy"]:
         return []
     return [

@@ -1,7 +1,7 @@
-"""Labels that may be wrong: those that a network which never saw the image confidently disputes.
+"""Labels that may be wrong: a network that never saw the image confidently predicts another one.
 
-The images are dealt into folds; a network trained on all but one of them predicts that one. What
-counts as confident is told class by class: confident learning, by C. Northcutt, L. Jiang and
+The images are dealt into folds; a network trained on all folds but one predicts that one. A
+threshold per class decides what is confident: confident learning, by C. Northcutt, L. Jiang and
 I. Chuang (https://arxiv.org/abs/1911.00068).
 """
 
@@ -33,7 +33,7 @@ Probabilities = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images whose labels are in question.
+    """Images whose labels are to be checked.
 
     Attributes:
         rows: their rows of the manifest, in the order of the images.
@@ -52,7 +52,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Fold:
-    """Numbers of the images that train a network, that watch its training, and that it predicts."""
+    """Indices of the images that train a network, validate it, and are predicted by it."""
 
     train: Labels
     val: Labels
@@ -86,7 +86,7 @@ def load_labelled(params: Params, prepared: Path) -> Labelled:
 def draw_folds(params: Params, labelled: Labelled, count: int) -> list[Fold]:
     """Deal the images into ``count`` folds, class by class, with ``params.seed``.
 
-    Of what is not held out, ``transform.val_fraction`` watches the training. A group stays whole.
+    ``transform.val_fraction`` of what is not held out is for validation. A group stays whole.
 
     Raises:
         UserError: a class has fewer groups than there are folds.
@@ -119,20 +119,11 @@ def out_of_fold(
     advance: Callable[[int], object],
     tell: Callable[[str], object],
 ) -> Probabilities:
-    """The probabilities of all images, each from a network that did not see it.
+    """The probabilities of all images (float32, N x classes), from networks that never saw them.
 
-    ``FINISHED`` keeps what finished folds brought until all are, for a run that is stopped.
-
-    Args:
-        params: all of them.
-        labelled: the images.
-        folds: of ``draw_folds``.
-        device: computes.
-        advance: told how many more images were trained on.
-        tell: told in a line how each fold went.
-
-    Returns:
-        float32, N x classes.
+    ``FINISHED`` keeps the results of finished folds until all are done, for a run that is stopped.
+    ``advance`` is called with the number of further images trained on, ``tell`` with a line per
+    fold.
 
     Raises:
         UserError: the loss stopped being finite.
@@ -163,17 +154,9 @@ def predict_fold(
     device: torch.device,
     advance: Callable[[int], object],
 ) -> Probabilities:
-    """Train as params.yaml says, and predict the images that are held out.
+    """Train as ``params`` say, and predict the held-out images (float32, images x classes).
 
-    Args:
-        params: all of them.
-        labelled: the images.
-        fold: their parts.
-        device: computes.
-        advance: told how many more images the training has seen.
-
-    Returns:
-        float32, held-out images x classes.
+    ``advance`` is called with the number of further images trained on.
 
     Raises:
         UserError: the loss stopped being finite.
@@ -199,18 +182,18 @@ def predict_fold(
 
 
 def _digest(params: Params, folds: Sequence[Fold]) -> str:
-    """One sha256 for all that decides what the folds bring."""
+    """One sha256 over everything that decides the results of the folds."""
     members = [[part.tolist() for part in astuple(fold)] for fold in folds]
     return digest_of([fingerprint(params), members])
 
 
 def disputed(probabilities: Probabilities, labels: Labels) -> tuple[Labels, Labels]:
-    """The numbers of the images whose label is disputed, and the label that is suggested instead.
+    """The indices of the images whose label is disputed, and the suggested labels.
 
-    An image is counted to the likeliest class whose probability is at least the threshold of that
-    class, its mean over the images that bear its label (equations 1 and 2 of the paper). Disputed
-    are those that are counted to another class than their label, and find it likelier. The
-    first are those whose label is the least likely beside what is suggested.
+    The threshold of a class is the mean of its probability over the images with that label. The
+    suggested label is the most probable class that reaches its threshold (equations 1 and 2 of the
+    paper). A label is disputed if the suggested one is another and more probable. The largest
+    differences of the two probabilities come first.
 
     Args:
         probabilities: float32, N x classes, of networks that did not see the image.
@@ -232,8 +215,8 @@ def disputed(probabilities: Probabilities, labels: Labels) -> tuple[Labels, Labe
 def suspects_table(labelled: Labelled, probabilities: Probabilities) -> "pd.DataFrame":
     """A row per disputed label, the most doubtful first.
 
-    ``name`` and ``split`` of the image, its ``label``, what is ``suggested``, and the probability
-    of both.
+    Columns: ``name`` and ``split`` of the image, its ``label``, the ``suggested`` one, and the
+    probability of both.
     """
     numbers, suggested = disputed(probabilities, labelled.images.labels)
     labels, names = labelled.images.labels[numbers], np.array(labelled.class_names)
@@ -246,7 +229,7 @@ def suspects_table(labelled: Labelled, probabilities: Probabilities) -> "pd.Data
 
 
 def typical(labelled: Labelled, probabilities: Probabilities) -> dict[str, str]:
-    """The name of the image of each class that is most surely of that class."""
+    """For each class, the name of its image with the highest probability."""
     labels = labelled.images.labels
     return {
         class_name: labelled.rows.at[

@@ -1,4 +1,4 @@
-"""The suspects as a page with pictures, as a table and as figures: ``reports/suspects.*``."""
+"""The suspects as a page with pictures, a table and figures: ``reports/suspects.*``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,18 +22,11 @@ PAGE, TABLE, FIGURES = "suspects.html", "suspects.csv", "suspects.json"
 def write_suspects(
     folder: Path, prepared: Path, labelled: Labelled, probabilities: Probabilities, folds: int
 ) -> dict[str, Any]:
-    """Write ``suspects.csv``, ``suspects.html`` and last of all ``suspects.json``.
+    """Write ``suspects.csv``, ``suspects.html``, and last ``suspects.json``; return its figures.
 
-    Args:
-        folder: of the reports.
-        prepared: the folder that the images are from.
-        labelled: the images.
-        probabilities: float32, N x classes, of networks that did not see the image.
-        folds: how many the images were dealt into.
-
-    Returns:
-        The figures in ``suspects.json``; ``accuracy`` is the share of labels that those networks
-        agree with, ``majority`` that of the commonest class.
+    ``probabilities`` (float32, N x classes) are of networks that did not see the image. The figure
+    ``accuracy`` is the share of labels that they agree with, ``majority`` that of the commonest
+    class.
     """
     labels = labelled.images.labels
     table = suspects_table(labelled, probabilities)
@@ -62,7 +55,7 @@ def write_suspects(
 
 
 def data_digests(prepared: Path) -> dict[str, str]:
-    """What tells the images and labels that suspects were looked for in from others."""
+    """The digests of the images and labels that were checked."""
     digests = read_json(prepared / "digests.json")
     return {split: digests[split] for split in SPLITS}
 

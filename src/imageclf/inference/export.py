@@ -1,8 +1,8 @@
-"""Portable files that take raw uint8 images and give probabilities, and the proof they agree.
+"""Portable files from raw uint8 images to probabilities, and the check that they agree.
 
 Both files come from one traced graph with a free batch dimension: ``model.pt2`` for
-``torch.export.load`` and ``model.onnx`` for every ONNX runtime. The ONNX file carries its class
-names, image shape, fit and fingerprint as metadata, so that it can be used without this project.
+``torch.export.load`` and ``model.onnx`` for every ONNX runtime. The metadata of the ONNX file hold
+class names, image shape, fit and fingerprint, so that it can be used without this project.
 """
 
 import json
@@ -26,7 +26,7 @@ ONNX_OPSET = 18
 
 
 class _Probabilities(nn.Module):
-    """What is exported: the classifier with its softmax, for images as files hold them."""
+    """The exported module: the classifier with its softmax, for images of the stored shape."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -38,12 +38,9 @@ class _Probabilities(nn.Module):
 
 
 def export(classifier: Classifier, description: Description, folder: Path) -> None:
-    """Write ``model.pt2`` and ``model.onnx`` into ``folder``.
+    """Write ``model.pt2`` and ``model.onnx`` into an existing folder.
 
-    Args:
-        classifier: on the CPU, in eval mode.
-        description: gives the image shape, class names and fingerprint.
-        folder: exists.
+    The classifier is on the CPU, in eval mode.
     """
     example = torch.zeros((2, *description.image_shape), dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
@@ -62,12 +59,12 @@ def parity(
 
     Args:
         classifier: on the CPU, in eval mode.
-        images: where the batches need more, the first ones come again.
+        images: used again from the first one if they are too few.
         folder: holds ``model.pt2`` and ``model.onnx``.
-        tolerance: largest difference of a probability that is allowed.
+        tolerance: the largest allowed difference of a probability.
 
     Returns:
-        The JSON values of ``parity.json``.
+        The content of ``parity.json``.
 
     Raises:
         UserError: a file disagrees with the model.

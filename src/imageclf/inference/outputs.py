@@ -1,4 +1,4 @@
-"""Predictions as a file, written as they come: a table (CSV, Parquet) or JSON lines."""
+"""Predictions as a file, written one by one: a table (CSV, Parquet) or JSON lines."""
 
 import csv
 import json
@@ -11,16 +11,16 @@ from imageclf.files import UserError, atomic_path
 from imageclf.inference.prediction import Prediction, likeliest
 from imageclf.text import csv_cell
 
-ROW_GROUP = 4096  # rows that a Parquet file keeps together, and that wait in memory
+ROW_GROUP = 4096  # rows of a Parquet row group, which is collected in memory
 
 Write = Callable[[Prediction], object]
 
 
 def check_kind(path: Path) -> None:
-    """Refuse a file whose ending names no kind that can be written.
+    """Check that a file has one of the endings in ``KINDS``.
 
     Raises:
-        UserError: names the endings.
+        UserError: it has none.
     """
     if path.suffix.lower() not in KINDS:
         raise UserError(f"{path}: the ending tells the kind: use {', '.join(KINDS)}")
@@ -28,15 +28,11 @@ def check_kind(path: Path) -> None:
 
 @contextmanager
 def predictions_file(target: Path, class_names: Sequence[str], top_k: int) -> Iterator[Write]:
-    """What writes one prediction after the other to a file, which appears whole or not at all.
+    """A function that writes one prediction to a file, which appears whole or not at all.
 
-    A table has a row per image: ``image``, its path; ``class``, the likeliest; ``probability``, of
-    that class; and ``p_CLASS`` for every class.
-
-    Args:
-        target: ends in .csv, .parquet or .jsonl.
-        class_names: of the model.
-        top_k: the number of classes in a line of JSON, see ``json_line``.
+    The ending of ``target`` is .csv, .parquet or .jsonl. A table has a row per image: ``image``,
+    its path; ``class``, the most probable; ``probability``, of that class; and ``p_CLASS`` for
+    every class. ``top_k`` is the number of classes in a line of JSON, see ``json_line``.
     """
     with (
         atomic_path(target) as temporary,
@@ -46,7 +42,7 @@ def predictions_file(target: Path, class_names: Sequence[str], top_k: int) -> It
 
 
 def json_line(prediction: Prediction, class_names: Sequence[str], top_k: int) -> str:
-    """An image and its likeliest classes as one line of JSON."""
+    """An image and its ``top_k`` most probable classes as one line of JSON."""
     classes = likeliest(prediction.probabilities, class_names, top_k)
     predictions = [
         {"class": name, "probability": round(probability, 6)} for name, probability in classes
@@ -102,7 +98,7 @@ def _columns(class_names: Sequence[str]) -> list[str]:
 def _row(prediction: Prediction, class_names: Sequence[str]) -> tuple[str | float, ...]:
     shares = [round(share, 6) for share in prediction.probabilities.tolist()]
     best = int(prediction.probabilities.argmax())
-    # A name on the disk need not be text.
+    # The bytes of a file name may be no UTF-8.
     name = os.fsencode(prediction.path).decode(errors="replace")
     return (name, class_names[best], shares[best], *shares)
 

@@ -1,4 +1,4 @@
-"""Classes for image files from the exported ONNX file: no PyTorch, so it starts at once."""
+"""Classes for image files from the exported ONNX file, without the slow import of PyTorch."""
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,16 +21,13 @@ from imageclf.system.workers import in_order
 
 MODEL_FILE = "model.onnx"
 BATCH = 64
-# Images decoded and not yet predicted: enough to keep every thread busy, few enough for memory.
+# Images that are decoded before they are predicted: enough for all threads, few enough for memory.
 DECODED_AHEAD = 2 * BATCH
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A file, what the network saw of it (uint8, H x W x C) and the probability of each class.
-
-    ``probabilities`` is float32 of shape (classes,) and sums to 1.
-    """
+    """A file, the network's input (uint8, H x W x C) and its probabilities (float32, classes)."""
 
     path: Path
     image: Pixels
@@ -69,8 +66,7 @@ class ExportedClassifier:
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction | ImageError]:
         """Predict the image of every path, in order; a file that is no image yields its error.
 
-        Files are decoded by several threads a bounded number ahead, so that memory does not grow
-        with the number of paths.
+        Several threads decode a bounded number of files ahead: memory does not grow with the paths.
         """
         with closing(_decoded(paths, self.image_shape, self.fit)) as decoded:
             while batch := list(islice(decoded, BATCH)):
@@ -95,7 +91,7 @@ def load_exported(path: Path) -> ExportedClassifier:
     if not file.is_file():
         raise UserError(f"{file} is missing: run `dvc repro` to make it")
     options = onnxruntime.SessionOptions()
-    # Threads that spin between batches would take the cores from the threads that decode.
+    # Threads that spin between batches would slow down the threads that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -140,7 +136,7 @@ def _told(tensors: Iterable[tuple[str, str, Sequence[object]]]) -> str:
 def likeliest(
     probabilities: NDArray[np.float32], class_names: Sequence[str], count: int
 ) -> list[tuple[str, float]]:
-    """The ``count`` likeliest classes with their probabilities, the likeliest first."""
+    """The ``count`` most probable classes with their probabilities, the most probable first."""
     order = np.argsort(-probabilities, kind="stable")[:count]
     return [(class_names[index], float(probabilities[index])) for index in order]
 

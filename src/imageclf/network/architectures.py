@@ -31,13 +31,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
-# Networks of torchvision that also classify halfway, while they train.
+# Networks of torchvision with auxiliary classifiers, which are used only in training.
 WITH_AUXILIARIES = ("googlenet", "inception_v3")
 OUTPUTS: dict[str, type[nn.Module]] = {"log_softmax": nn.LogSoftmax, "softmax": nn.Softmax}
 
 
 class Network(nn.Module):
-    """A network in two parts, of which the first may be taken over from another training.
+    """A network in two parts; the first may come from another training.
 
     Attributes:
         backbone: from images (float32, N x C x H x W) to features (float32, N x F).
@@ -55,36 +55,31 @@ class Network(nn.Module):
         return result
 
     def freeze(self, frozen: bool) -> None:
-        """Keep the backbone as it is, or let it learn.
+        """Freeze the backbone, or release it.
 
-        A frozen one also is in eval mode while the head trains: its batch norm goes on with the
-        means that it has, and its dropout is off.
+        A frozen backbone stays in eval mode while the head trains: its batch norm keeps its means,
+        and its dropout is off.
         """
         self._frozen = frozen
         self.backbone.requires_grad_(not frozen)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module, but a frozen backbone stays in eval mode."""
+        """Set the mode, but leave a frozen backbone in eval mode."""
         super().train(mode)
         self.backbone.train(mode and not self._frozen)
         return self
 
 
 def build_network(model: Model, image_shape: Sequence[int], classes: int) -> Network:
-    """The network that ``model`` describes, with fresh weights from torch's generator.
+    """The network that ``model`` describes, for images of (H, W, C), with random weights.
 
-    Its head is its last linear layer; ``model.head`` puts hidden ones before a new one.
-
-    Args:
-        model: the section of the parameters.
-        image_shape: (H, W, C).
-        classes: the number of outputs.
+    Its head is its last linear layer; ``model.head`` replaces it by hidden layers and a new one.
 
     Raises:
-        UserError: it would have more parameters than ``MAX_PARAMETERS``, or is made for others.
+        UserError: it has more parameters than ``MAX_PARAMETERS``, or does not take such images.
     """
-    with torch.device("meta"):  # shapes alone: nothing is allocated or drawn
+    with torch.device("meta"):  # only shapes: nothing is allocated or drawn
         _check_size(_assembled(model, image_shape, classes))
     network = _assembled(model, image_shape, classes)
     initialize(network, model)
@@ -112,7 +107,7 @@ def _assembled(model: Model, image_shape: Sequence[int], classes: int) -> Networ
 
 
 def cut_off_head(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
-    """A network without its last linear layer, and that layer; the network is changed in place."""
+    """Remove the last linear layer of a network in place; return both."""
     name, last = head_of(network)
     network.set_submodule(name, nn.Identity())
     return network, last
@@ -124,7 +119,7 @@ def head_of(network: nn.Module) -> tuple[str, nn.Linear]:
 
 
 def linear_layers(widths: Sequence[int], model: Model) -> list[nn.Module]:
-    """A linear layer per pair of neighbouring widths; activation and dropout between them."""
+    """A linear layer per pair of consecutive widths; activation and dropout between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths[:-1]):
         layers += [nn.Linear(inputs, outputs), ACTIVATIONS[model.activation]()]
@@ -134,11 +129,7 @@ def linear_layers(widths: Sequence[int], model: Model) -> list[nn.Module]:
 
 
 class MLP(nn.Module):
-    """A fully connected network written by hand, as in the course's Part 2.
-
-    Attributes:
-        layers: one linear layer per pair of neighbouring widths.
-    """
+    """A fully connected network written by hand, as in the course's Part 2."""
 
     def __init__(self, widths: Sequence[int], activation: nn.Module, dropout: float) -> None:
         super().__init__()
@@ -173,12 +164,12 @@ def mlp_sequential(model: Model, image_shape: Sequence[int], classes: int) -> nn
 
 
 def stage_widths(model: Model) -> list[int]:
-    """The channels of each stage of a convolutional network: twice those of the one before."""
+    """The channels of each stage of a convolutional network; each stage doubles them."""
     return [model.width * 2**stage for stage in range(model.stages)]
 
 
 class GlobalMaxPool(nn.Module):
-    """The largest value of each channel; unlike nn.AdaptiveMaxPool2d, repeatable on GPUs."""
+    """The largest value of each channel; unlike nn.AdaptiveMaxPool2d, deterministic on GPUs."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (float32, N x C) of N x C x H x W."""
@@ -186,10 +177,10 @@ class GlobalMaxPool(nn.Module):
 
 
 def cnn(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
-    """Stages of 3x3 convolutions with batch norm, halving the side between them.
+    """Stages of 3x3 convolutions with batch norm; each next stage has half the side.
 
-    ``depth`` convolutions a stage; then the largest value of each channel and one linear layer,
-    whatever the side of the images. Width 32, depth 2 and three stages on grey images: 288,170
+    A stage has ``depth`` convolutions. The largest value of each channel goes into one linear
+    layer, so images may have any side. Width 32, depth 2 and three stages on grey images: 288,170
     parameters for ten classes.
     """
     layers: list[nn.Module] = []
@@ -229,12 +220,12 @@ class ResidualBlock(nn.Module):
 
 
 def resnet(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
-    """A residual network of the CIFAR kind: 2 * depth layers a stage, and 2 more.
+    """A residual network of the CIFAR kind: 2 * depth layers per stage, and 2 more.
 
-    The first stage has the full side of the images, each next one half of it. Three stages of width
-    16 are the ResNet of https://arxiv.org/abs/1512.03385 section 4.2, wider ones are Wide ResNets
-    (https://arxiv.org/abs/1605.07146), with their dropout before the last layer only. Width 16 and
-    depth 3 on grey images: 271,994 parameters for ten classes.
+    The first stage has the full side of the images, each next stage half the side before. Three
+    stages of width 16 are the ResNet of https://arxiv.org/abs/1512.03385 section 4.2; wider ones
+    are Wide ResNets (https://arxiv.org/abs/1605.07146), with dropout only before the last layer.
+    Width 16 and depth 3 on grey images: 271,994 parameters for ten classes.
     """
     activation = ACTIVATIONS[model.activation]
     inputs = model.width
@@ -256,10 +247,10 @@ def resnet(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
 
 
 def torchvision_network(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
-    """Any classification model of torchvision by its own name, with fresh weights.
+    """A classification model of torchvision by its name, with random weights.
 
-    Its last linear layer is replaced for the number of classes and, where images are not RGB, its
-    first convolution for the number of channels. Auxiliary classifiers are left away.
+    Its last linear layer is replaced to fit the number of classes, and its first convolution if the
+    images are not RGB. Auxiliary classifiers are left out.
     """
     from torchvision.models import get_model
 
@@ -276,10 +267,10 @@ def torchvision_network(model: Model, image_shape: Sequence[int], classes: int) 
 
 
 def _checked(network: nn.Module, name: str, image_shape: Sequence[int], classes: int) -> nn.Module:
-    """The network, if two black images come out as two rows of logits.
+    """The network, checked with two black images.
 
     Raises:
-        UserError: it is made for other images, or gives something else than logits.
+        UserError: it does not take such images, or does not give a row of logits for each.
     """
     height, width, channels = image_shape
     try:
@@ -298,7 +289,7 @@ def _checked(network: nn.Module, name: str, image_shape: Sequence[int], classes:
 
 
 def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
-    """The convolution of a network that takes the images, with its name."""
+    """The first convolution of a network, with its name."""
     return _layers(network, nn.Conv2d)[0]
 
 

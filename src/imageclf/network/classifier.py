@@ -1,4 +1,4 @@
-"""The trained thing: raw images in, probabilities out, in a folder of safetensors and JSON."""
+"""The trained classifier, from raw images to probabilities, and its files: safetensors and JSON."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from imageclf.network.architectures import Network, build_network
 from imageclf.network.description import MODEL_JSON, Description, read_description
 from imageclf.params import Model
 
-# At a time where no gradient is needed: enough to keep every core busy, and not to fill memory.
+# In a batch where no gradient is needed: enough for every core, and few enough for memory.
 EVALUATION_IMAGES, EVALUATION_PIXELS = 64, 1 << 21
 WEIGHTS = "model.safetensors"
 TYPES = {torch.float32: "F32", torch.int64: "I64"}  # of what a classifier keeps: by their names
@@ -22,8 +22,7 @@ TYPES = {torch.float32: "F32", torch.int64: "I64"}  # of what a classifier keeps
 class Classifier(nn.Module):
     """A network behind its own normalisation: takes raw uint8 images.
 
-    ``forward`` gives what the network gives, for training; ``probabilities`` is what everyone else
-    wants.
+    ``forward`` gives the network's output, for training; all else uses ``probabilities``.
     """
 
     def __init__(
@@ -48,33 +47,30 @@ class Classifier(nn.Module):
         return result
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head is given (float32, N x F) for uint8 images."""
+        """The input of the head (float32, N x F) for uint8 N x H x W x C images."""
         result: Tensor = self.network.backbone(to_pixels(images) * self.scale + self.shift)
         return result
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Class probabilities (float32, N x classes).
-
-        The softmax of log-probabilities is the probabilities themselves, as it is of logits.
-        """
+        """Class probabilities (float32, N x classes) for uint8 N x H x W x C images."""
         return self.as_probabilities(self(images))
 
     def as_probabilities(self, output: Tensor) -> Tensor:
-        """The network's output as probabilities, likewise."""
+        """The network's output as probabilities: softmax maps log-probabilities to them, too."""
         return output if self.output == "softmax" else output.softmax(dim=1)
 
 
 def to_pixels(images: Tensor) -> Tensor:
     """Packed uint8 images (N x H x W x C) as float32, N x C x H x W, still 0 to 255."""
     count, height, width, channels = images.shape
-    # The view makes grey images contiguous to torch, which else convolves them as channels last.
+    # Without the view torch would convolve grey images as channels last.
     return images.permute(0, 3, 1, 2).view(count, channels, height, width).float()
 
 
 def build_classifier(
     model: Model, stats: dict[str, list[float]], image_shape: Sequence[int], classes: int
 ) -> Classifier:
-    """A classifier with fresh weights; ``stats`` are mean and std of the train split's pixels."""
+    """A classifier with random weights; ``stats`` are mean and std of the train split's pixels."""
     network = build_network(model, image_shape, classes)
     mean, std = normalisation(model.normalize, stats["mean"], stats["std"])
     return Classifier(network, mean, std, model.output)
@@ -83,23 +79,17 @@ def build_classifier(
 def normalisation(
     normalize: str, mean: list[float], std: list[float]
 ) -> tuple[list[float], list[float]]:
-    """What is subtracted from pixels of 0..1, and what they are divided by, channel by channel.
-
-    Args:
-        normalize: standard, or none for pixels of 0..255.
-        mean: of the pixels.
-        std: likewise.
-    """
+    """What is subtracted from pixels of 0..1, and the divisor, per channel; none gives 0..255."""
     return (mean, std) if normalize == "standard" else ([0.0] * len(mean), [1 / 255] * len(std))
 
 
 def evaluation_batch(shape: Sequence[int]) -> int:
-    """How many images, of H x W x C, go through a network at a time."""
+    """The number of images, of H x W x C, in a batch where no gradient is needed."""
     return max(1, min(EVALUATION_IMAGES, EVALUATION_PIXELS // math.prod(shape[:2])))
 
 
 def save_classifier(classifier: Classifier, description: Description, folder: Path) -> None:
-    """Write ``model.safetensors`` and ``model.json``: the folder appears whole or not at all."""
+    """Write ``model.safetensors`` and ``model.json``; the folder appears whole or not at all."""
     from safetensors.torch import save
 
     with atomic_folder(folder) as target:

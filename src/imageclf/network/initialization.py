@@ -1,4 +1,4 @@
-"""Initial weights by name: how they are drawn decides whether a deep network learns at all."""
+"""Initial weights by name. They decide whether a deep network learns at all."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from imageclf.params import Model
 
-# Fills a weight of two or more dimensions in place; `default` is what each layer of torch does.
+# Each fills a weight of two or more dimensions in place.
 INITIALIZERS: dict[str, Callable[[Tensor, Model], Tensor]] = {
     "normal": lambda weight, model: nn.init.normal_(weight, std=model.init_std),
     "uniform": lambda weight, model: nn.init.uniform_(

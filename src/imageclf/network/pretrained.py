@@ -1,8 +1,8 @@
-"""Weights to begin with that another training found: the backbone of a network, in a folder.
+"""The folder of pretrained weights: the backbone of a network from another training.
 
-It holds ``backbone.safetensors``, the weights by their names in
-``architectures.Network.backbone``, and ``weights.json``, what fits them and where they came from.
-Where a training begins with weights that are drawn at random, both files are there and empty.
+It holds ``backbone.safetensors``, the weights by their names in ``architectures.Network.backbone``,
+and ``weights.json``, what fits them and their origin. If a training begins with random weights,
+both files exist and are empty.
 """
 
 import io
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from imageclf.network.classifier import Classifier
 
 RECORD, WEIGHTS = "weights.json", "backbone.safetensors"
-# The parameters that decide which weights a backbone has; of torchvision's networks the name alone.
+# The parameters that decide which weights a backbone has; for torchvision's networks the name.
 ARCHITECTURE = {
     "mlp": ("name", "hidden", "activation"),
     "mlp_sequential": ("name", "hidden", "activation"),
@@ -32,14 +32,14 @@ ARCHITECTURE = {
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What fits the weights, and where they came from.
+    """What fits the weights, and their origin.
 
     Attributes:
-        architecture: those values of the section ``model`` that decide it.
+        architecture: the values of section ``model`` that decide the architecture.
         channels: of the images.
-        mean: of pixels scaled to 0..1, subtracted from them first, channel by channel.
-        std: what they are divided by next.
-        origin: strings by name, among them the ``sha256`` of the file that the weights were in.
+        mean: per channel, of pixels scaled to 0..1; subtracted first.
+        std: per channel; the divisor after that.
+        origin: strings by name, among them the ``sha256`` of the file of the weights.
     """
 
     architecture: dict[str, Any]
@@ -50,14 +50,14 @@ class Pretrained:
 
 
 def architecture(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Those values of the section ``model`` that decide which weights its backbone has."""
+    """The values of section ``model`` that decide which weights its backbone has."""
     return {key: model[key] for key in ARCHITECTURE.get(model["name"], ("name",))}
 
 
 def write_pretrained(
     folder: Path, pretrained: Pretrained | None, weights: Mapping[str, "Tensor"]
 ) -> None:
-    """Write both files into a folder that exists; without weights, empty ones, without torch."""
+    """Write both files into an existing folder; without weights they are empty, without torch."""
     if pretrained is None:
         from safetensors.numpy import save_file as save_nothing
 
@@ -66,14 +66,14 @@ def write_pretrained(
         return
     from safetensors.torch import save
 
-    # Names that share memory, which a file of torch's may have, must not in this one.
+    # Tensors of a torch file may share memory; safetensors does not allow that.
     own = {name: value.clone().contiguous() for name, value in weights.items()}
     (folder / WEIGHTS).write_bytes(save(own))
     write_json(folder / RECORD, asdict(pretrained))
 
 
 def read_pretrained(folder: Path) -> Pretrained | None:
-    """What fits the weights of a folder; None where it says that there are none."""
+    """What fits the weights of a folder; None if it holds none."""
     record = read_json(folder / RECORD)
     return Pretrained(**record) if record else None
 
@@ -81,16 +81,10 @@ def read_pretrained(folder: Path) -> Pretrained | None:
 def begin_classifier(
     model: Model, stats: dict[str, Any], folder: Path, image_shape: Sequence[int], classes: int
 ) -> "Classifier":
-    """A classifier to be trained: with fresh weights, but for a backbone that the folder holds.
+    """A classifier to be trained: random weights, and the backbone in ``folder`` if there is one.
 
-    With such a backbone come the mean and std of the images that it was trained on.
-
-    Args:
-        model: the section of the parameters.
-        stats: mean and std of the train split's pixels.
-        folder: of ``write_pretrained``.
-        image_shape: (H, W, C) of the images.
-        classes: the number of outputs.
+    A pretrained backbone keeps the mean and std of its own training images; else ``stats`` of the
+    train split's pixels are used. ``image_shape`` is (H, W, C).
 
     Raises:
         UserError: the weights do not fit the parameters or the images.
@@ -110,7 +104,7 @@ def begin_classifier(
 
 
 def read_state_dict(path: Path) -> dict[str, "Tensor"]:
-    """The tensors by name of a file of torch's or of safetensors.
+    """The tensors by name of a file of torch or of safetensors.
 
     Raises:
         UserError: it is neither, or holds something else.
@@ -120,12 +114,12 @@ def read_state_dict(path: Path) -> dict[str, "Tensor"]:
 
     try:
         content = path.read_bytes()
-        if content[8:9] == b"{":  # after its length, the header of a file of safetensors
+        if content[8:9] == b"{":  # safetensors: a JSON header after its length
             return load(content)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a pickle of no torch's is refused in any case
+            warnings.simplefilter("ignore")  # a foreign pickle is refused in any case
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # broken bytes make torch raise ten kinds of them
+    except Exception as error:  # damaged bytes make torch raise many types
         raise UserError(f"model.weights names no file of weights ({_brief(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(x, torch.Tensor) for x in state.values()):
         raise UserError("model.weights names no state dict: save model.state_dict(), and only that")
@@ -140,7 +134,7 @@ def load_weights(backbone: "nn.Module", weights: Mapping[str, "Tensor"]) -> None
     """Put weights into a backbone, by their names.
 
     Raises:
-        UserError: they are another network's.
+        UserError: the weights are those of another network.
     """
     own = backbone.state_dict()
     for problem, names in (

@@ -1,10 +1,9 @@
-"""What a training draws at random of its images: their order, and changes to each of them.
+"""Random order of the images of a training, and random changes to each image.
 
-Changes are made to whole batches on the device they are on, each image drawing its own.
-
-Shift, flip, rotation and crop are one affine map per image and one resampling for all of them.
-Everything is drawn from torch's generator of the device, which ``seed_step`` seeds anew in every
-step: what is drawn depends on the seed and the step alone.
+Whole batches are changed, on their device; the changes are drawn for each image. Shift, flip,
+rotation and crop are one affine map per image and one resampling. All draws come from torch's
+generator of the device, which ``seed_step`` seeds in every step: they depend only on the seed and
+the step.
 """
 
 import math
@@ -20,14 +19,10 @@ from imageclf.params import Augment
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers for some images of a batch, on ``device``.
+    """Random numbers for a ``share`` of a batch of ``batch`` images, on ``device``.
 
-    Numbers are drawn for the whole batch and those of the ``share`` kept, so an image meets the
-    same changes however many processes share its batch.
-
-    Attributes:
-        batch: images in the whole batch.
-        share: which of them are at hand.
+    Numbers are drawn for the whole batch, and those of the share kept: the changes to an image do
+    not depend on the number of processes.
     """
 
     batch: int
@@ -35,29 +30,23 @@ class Draws:
     device: torch.device
 
     def uniform(self, low: float, high: float) -> Tensor:
-        """float32, one number per image at hand, from ``low`` to below ``high``."""
+        """float32, one number per image of the share, from ``low`` to below ``high``."""
         return torch.empty(self.batch, device=self.device).uniform_(low, high)[self.share]
 
     def integers(self, end: int) -> Tensor:
-        """int64, one number per image at hand, from 0 to below ``end``."""
+        """int64, one number per image of the share, from 0 to below ``end``."""
         return torch.randint(0, end, (self.batch,), device=self.device)[self.share]
 
     def beta(self, alpha: float) -> Tensor:
-        """float32, one number per image at hand, from Beta(alpha, alpha)."""
+        """float32, one number per image of the share, from Beta(alpha, alpha)."""
         concentration = torch.full((self.batch,), alpha, device=self.device)
         return torch.distributions.Beta(concentration, concentration).sample()[self.share]
 
 
 def augment(images: Tensor, params: Augment, draws: Draws) -> Tensor:
-    """Change every image on its own; mixing is left to ``mix``.
+    """Change each image (float32, N x C x H x W, 0 to 255) by itself; ``mix`` mixes images.
 
-    Args:
-        images: float32, N x C x H x W, pixels from 0 to 255.
-        params: what is asked for; everything at zero returns the images as they are.
-        draws: for these images.
-
-    Returns:
-        float32, N x C x H x W; what comes into view from outside an image is 0.
+    The result has the same type and shape; pixels from outside an image are 0.
     """
     if params.shift or params.flip or params.rotate or params.crop_scale < 1:
         images = _resample(images, _affine_maps(images, params, draws))
@@ -72,14 +61,14 @@ def augment(images: Tensor, params: Augment, draws: Draws) -> Tensor:
 def mix(
     images: Tensor, labels: Tensor, classes: int, params: Augment, draws: Draws
 ) -> tuple[Tensor, Tensor]:
-    """Mix every image with its neighbour, by mixup or cutmix, and their labels likewise.
+    """Mix every image with its neighbour, by mixup or cutmix, and their labels in the same way.
 
-    Neighbours are the first image and the second, the third and the fourth, and so on: a batch is
-    in random order already. An odd last one stays as it is.
+    The first and the second image are neighbours, the third and the fourth, and so on: the order of
+    a batch is random. A last image without a neighbour is not changed.
 
     mixup (https://arxiv.org/abs/1710.09412) blends whole images with a weight from
-    Beta(alpha, alpha); cutmix (https://arxiv.org/abs/1905.04899) pastes a square of the partner
-    whose area has such a share. Where both are asked for, each batch draws one of the two.
+    Beta(alpha, alpha); cutmix (https://arxiv.org/abs/1905.04899) pastes a square of the neighbour
+    whose share of the area is such a weight. If both are on, each batch draws one of them.
 
     Args:
         images: float32, N x C x H x W.
@@ -89,8 +78,7 @@ def mix(
         draws: for these images.
 
     Returns:
-        The images, and either the labels as they were or the share of each class (float32,
-        N x classes).
+        The images, and the labels: unchanged, or the share of each class (float32, N x classes).
     """
     both = params.mixup > 0 and params.cutmix > 0
     blend = torch.rand(()).item() < 0.5 if both else params.mixup > 0
@@ -111,16 +99,15 @@ def mix(
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
-    """A random permutation (int64) that depends on the seed and the epoch alone."""
+    """A random permutation (int64) that depends only on the seed and the epoch."""
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     return torch.randperm(images, generator=generator)
 
 
 def seed_step(seed: int, step: int, device: torch.device, rank: int = 0) -> None:
-    """Seed what draws on the CPU and on ``device`` for one optimisation step.
+    """Seed the generators of the CPU and of ``device`` for one optimisation step.
 
-    torch.manual_seed does so for every device that there could be, and takes a hundred times as
-    long.
+    torch.manual_seed seeds those of all possible devices, and takes a hundred times as long.
     """
     mixed = zlib.crc32(f"{seed} {step} {rank}".encode())
     torch.default_generator.manual_seed(mixed)
@@ -131,7 +118,7 @@ def seed_step(seed: int, step: int, device: torch.device, rank: int = 0) -> None
 
 
 def _affine_maps(images: Tensor, params: Augment, draws: Draws) -> Tensor:
-    """One 2 x 3 matrix per image (float32) from output to input places, in units of half a side."""
+    """One 2 x 3 matrix per image (float32), from output to input positions, in half sides."""
     angle = draws.uniform(-params.rotate, params.rotate) * (math.pi / 180)
     scale = draws.uniform(params.crop_scale, 1).sqrt()
 
@@ -150,7 +137,7 @@ def _affine_maps(images: Tensor, params: Augment, draws: Draws) -> Tensor:
 
 
 def _resample(images: Tensor, maps: Tensor) -> Tensor:
-    if not len(images):  # which affine_grid refuses
+    if not len(images):  # affine_grid raises
         return images
     grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, mode="bilinear", align_corners=False)
@@ -168,7 +155,7 @@ def _jitter(images: Tensor, brightness: float, contrast: float, draws: Draws) ->
 
 
 def _squares(images: Tensor, sides: Tensor, draws: Draws) -> Tensor:
-    """A mask (bool, N x 1 x H x W): one square per image, of ``sides`` pixels, wholly inside."""
+    """A mask (bool, N x 1 x H x W): one square of ``sides`` pixels inside each image."""
     height, width = images.shape[2:]
 
     def inside(length: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Processes that train one network together, each on its share of every batch.
 
-What one process would compute is computed exactly, but for rounding: a sum over a batch is a sum of
-the shares' sums. Nothing but dropout depends on how many share a batch.
+The results are those of one process, except for rounding: a sum over a batch is the sum of the sums
+over its shares. Only dropout depends on the number of processes.
 """
 
 import io
@@ -16,7 +16,7 @@ from torch import Tensor, distributed, nn
 
 from imageclf.files import UserError
 
-# Whoever is ended from outside (Ctrl-C, a kill) sees the others go a moment before its own end.
+# A process that is being ended (Ctrl-C, a kill) sees the others end a moment before itself.
 MOMENT_S = 1.0
 
 
@@ -28,16 +28,16 @@ class Group:
     size: int
 
     def share(self, images: int) -> slice:
-        """The images of a batch that are this process's; none, where there are few.
+        """This process's part of a batch of ``images``; it is empty if the batch is too small.
 
-        Shares differ by two at most. The pairs that ``augment.mix`` mixes stay together.
+        Shares differ by two images at most. The pairs that ``augment.mix`` mixes stay together.
         """
         pairs = -(-images // 2)
         start, stop = (2 * (pairs * rank // self.size) for rank in (self.rank, self.rank + 1))
         return slice(start, min(stop, images))
 
     def add(self, values: Tensor) -> None:
-        """Make ``values`` the sum over all processes, on each of them, to the same bits."""
+        """Make ``values`` the sum over all processes, the same to the bit in each of them."""
         _add(values)
 
     def backward(
@@ -45,18 +45,17 @@ class Group:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Give every weight the gradient of the mean loss over the whole batch.
 
-        Everything travels in one flat tensor. (DistributedDataParallel averages the means of the
-        shares, which is another thing where shares are not equal, and imports torch's compiler.)
+        All values are sent in one flat tensor. (DistributedDataParallel averages the means of the
+        shares, which is wrong if the shares are not equal, and imports torch's compiler.)
 
         Args:
-            loss: the mean over this process's share; of no images it is NaN.
-            divisor: what that mean was divided by; 0 where there are no images.
-            right: answers in this share that are right.
-            network: that gave the loss.
+            loss: the mean over this process's share; NaN for an empty share.
+            divisor: of that mean; 0 for an empty share.
+            right: the number of right answers in this share.
+            network: gave the loss.
 
         Returns:
-            The mean loss over the whole batch, what its sum was divided by, and the number of right
-            answers.
+            The mean loss over the whole batch, its divisor, and the number of right answers.
         """
         summed = loss * divisor
         summed.backward()
@@ -72,7 +71,7 @@ class Group:
         return summed / divisor, divisor, right
 
     def share_batch_norm(self, network: nn.Module) -> None:
-        """Let batch norm see the whole batch: by torch's own layer, which needs a GPU, or ours."""
+        """Make batch norm use the whole batch: by torch's layer, which needs a GPU, or by ours."""
         if next(network.parameters()).device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
             return
@@ -81,14 +80,14 @@ class Group:
                 layer.__class__ = SharedBatchNorm
 
     def lead(self, state: dict[str, Any]) -> None:
-        """Give the other processes the state from which all start; for the first one."""
+        """Send the state from which all start to the other processes; for the first process."""
         file = io.BytesIO()
         torch.save(state, file)
         with _peers():
             distributed.broadcast_object_list([file.getvalue()])
 
     def follow(self) -> dict[str, Any]:
-        """The state that the first process gives, on the CPU; for the others."""
+        """The state that the first process sends, on the CPU; for the other processes."""
         held = [b""]
         with _peers():
             distributed.broadcast_object_list(held)
@@ -97,7 +96,7 @@ class Group:
         return state
 
     def agree(self, fingerprint: str) -> None:
-        """See that all train the same model.
+        """Check that all processes train the same model.
 
         Raises:
             UserError: the fingerprints differ.
@@ -121,7 +120,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
     momentum: float
 
     def forward(self, images: Tensor) -> Tensor:
-        """Of images (N x C x H x W; N may be 0), in their own type."""
+        """Normalise images (N x C x H x W; N may be 0); the type stays."""
         if not self.training:
             return super().forward(images)
         values, channels = images.float(), images.shape[1]
@@ -140,7 +139,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes. Each adds to the loss, so the gradient is a sum likewise."""
+    """The sum over all processes. All of them add to the loss, so the gradient is also a sum."""
 
     @staticmethod
     def forward(_: Any, values: Tensor) -> Tensor:
@@ -148,11 +147,7 @@ class _Sum(torch.autograd.Function):
         _add(total)
         return total
 
-    @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        _add(total)
-        return total
+    backward = forward  # type: ignore[assignment]
 
 
 def _sum(values: Tensor) -> Tensor:
@@ -167,11 +162,7 @@ def _add(values: Tensor) -> None:
 
 @contextmanager
 def _peers() -> Iterator[None]:
-    """Within, another process may turn out to be gone.
-
-    Raises:
-        UserError: it is.
-    """
+    """Raise a UserError if another process has ended."""
     try:
         yield
     except RuntimeError as error:

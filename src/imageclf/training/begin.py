@@ -1,4 +1,4 @@
-"""What a training needs before its first step: where it computes, the network and its data."""
+"""What a training needs before its first step: the device, the network and the data."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,9 @@ SPLITS = ("train", "val")  # the test split judges the model, and stays out of i
 
 
 def runtime_of(params: Params) -> Runtime:
-    """Where and how the training computes: a head alone is a small fully connected network.
+    """The device and threads of the training; call it before torch is imported.
 
-    Call it before torch is imported.
+    A head that is trained on features counts as a small fully connected network.
     """
     return prepare_runtime(params, "mlp" if params.trains_on_features else params.model.name)
 
@@ -37,16 +37,11 @@ def begin_training(
     group: "Group | None" = None,
     features: "Mapping[str, Split] | None" = None,
 ) -> "tuple[Classifier, Training]":
-    """The whole classifier, and a training of it, or of its head alone, before its first step.
+    """The whole classifier, and a training of it, or of its head only, before its first step.
 
-    Args:
-        params: all of them.
-        splits: the images of ``SPLITS``.
-        stats: of the train split, see ``prepared.stats_of``.
-        classes: their number.
-        device: computes.
-        group: the processes that share each batch, if there are several.
-        features: of the same images, if the head alone is trained.
+    ``splits`` are the images of ``SPLITS``, ``stats`` those of the train split (see
+    ``prepared.stats_of``). ``features`` of the same images are given if only the head is trained. A
+    ``group`` of processes shares each batch.
 
     Raises:
         UserError: the pretrained weights do not fit the parameters or the images.
@@ -64,10 +59,10 @@ def begin_training(
 def begin_from_files(
     params: Params, device: "torch.device", group: "Group | None" = None
 ) -> "tuple[Classifier, Training]":
-    """The same, on what the stages before wrote.
+    """``begin_training`` on the files of the earlier stages.
 
     Raises:
-        UserError: a file is missing, or as ``begin_training``.
+        UserError: a file is missing, or as in ``begin_training``.
     """
     from imageclf.data.prepared import load_class_names, load_features, load_split
 
@@ -80,7 +75,7 @@ def begin_from_files(
 
 
 def describe_classifier(params: Params) -> "Description":
-    """All that model.json will tell but for ``epoch``, which is 0 until the training ends.
+    """The content of model.json, except ``epoch``, which is 0 until the training ends.
 
     Raises:
         UserError: a file is missing, or a value is beyond the limits of model.json.

@@ -1,7 +1,7 @@
-"""Checkpoints: what lets a killed training go on where it stood.
+"""Checkpoints: the state from which a killed training continues.
 
-They live outside every DVC out, because DVC deletes outs before it runs a stage, under the
-fingerprint of the model, so that one can never be mistaken for another's.
+They lie outside all outs of DVC, because DVC deletes outs before it runs a stage. The folder is
+named by the model's fingerprint, so that no training takes another model's checkpoint.
 """
 
 import pickle
@@ -19,13 +19,7 @@ ROOT = Path(".checkpoints")
 
 
 class Checkpoints:
-    """The checkpoint of one model: a single file, always whole.
-
-    Args:
-        fingerprint: names the folder.
-        minutes: after which ``is_due``.
-        root: holds the folders of all models.
-    """
+    """The checkpoint of one model: a single file below ``root``, always whole."""
 
     def __init__(self, fingerprint: str, minutes: float, root: Path = ROOT) -> None:
         self._folder = root / fingerprint
@@ -34,10 +28,10 @@ class Checkpoints:
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state saved last, None if there is none. Nothing is unpickled but tensors.
+        """The last saved state, or None. Only tensors are unpickled.
 
         Raises:
-            UserError: the file is not one of ours.
+            UserError: the file is not a checkpoint.
         """
         if not self._path.exists():
             return None
@@ -51,7 +45,7 @@ class Checkpoints:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint: whole or not at all."""
-        # Given a file, torch makes a RuntimeError of Ctrl-C, and given a path, of a full disk.
+        # Writing to a file, torch turns Ctrl-C into a RuntimeError; to a path, a full disk.
         content = BytesIO()
         torch.save(state, content)
         with atomic_writer(self._path) as file:
@@ -59,7 +53,7 @@ class Checkpoints:
         self._saved = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether the last checkpoint is older than it should be."""
+        """Whether the last checkpoint is older than ``minutes``."""
         return time.monotonic() - self._saved > self._seconds
 
     def clear(self) -> None:
@@ -67,7 +61,7 @@ class Checkpoints:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def clear_others(self) -> None:
-        """Remove what trainings of other models left in this folder."""
+        """Remove the checkpoints of all other models."""
         for folder in self._folder.parent.glob("[0-9a-f]" * 64):
             if folder != self._folder:
                 shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Where the work runs and how it repeats: device, threads, seeds, determinism."""
+"""Where the work runs and how it is repeated: device, threads, seeds, determinism."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runtime:
-    """The device that computes and how many threads it is given."""
+    """The device that computes, and its number of threads."""
 
     device: "torch.device"
     threads: int
@@ -26,40 +26,35 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Place:
-    """Which process this is, of those that torchrun started to work together.
+    """The place of this process among those that torchrun started.
 
     Attributes:
-        rank: among all, from 0.
-        size: how many they are.
-        local_rank: among those of this machine.
-        local_size: how many those are.
+        local_rank: the number of this process on this machine, from 0.
+        local_size: the number of processes on this machine.
         machine: the number of this machine.
     """
 
-    rank: int
-    size: int
     local_rank: int
     local_size: int
     machine: int
 
 
 def place() -> Place | None:
-    """The place among the processes that torchrun started; None where it did not start this one."""
+    """The place of this process; None if torchrun did not start it."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
+    names = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
     return Place(*(int(os.environ[name]) for name in names))
 
 
 def prepare_runtime(params: Params, computes: str | None = None) -> Runtime:
     """Choose device and threads, seed every generator, and make PyTorch repeatable.
 
-    Call this before torch is first imported, so that the bound on OpenMP's spinning takes
-    effect.
+    Call it before torch is first imported, so that the bound on OpenMP's spinning takes effect.
 
     Args:
         params: ``seed``, ``runtime``, and ``model.name``.
-        computes: what network will, where it is not that one.
+        computes: the network that will compute, if it is another than ``model.name``.
 
     Raises:
         UserError: ``runtime.device`` names a device that this machine lacks.
@@ -76,9 +71,9 @@ def prepare_runtime(params: Params, computes: str | None = None) -> Runtime:
         threads = _automatic_threads(computes or params.model.name, processes)
     torch.set_num_threads(threads)
     # The same as use_deterministic_algorithms(True), without importing the compiler (1.5 s).
-    # Some layers of torchvision's networks cannot repeat on a GPU: there it warns and goes on.
+    # On a GPU some layers of torchvision's networks are not deterministic: it only warns there.
     torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
-    # Nor does it fill all fresh memory with NaN then: a sixth of a convolutional network's time.
+    # It would fill all fresh memory with NaN, a sixth of a convolutional network's time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(params.seed)
     random.seed(params.seed)
@@ -86,10 +81,10 @@ def prepare_runtime(params: Params, computes: str | None = None) -> Runtime:
 
 
 def prepare_torch() -> None:
-    """Set what torch's libraries read when they are loaded, and load numpy.
+    """Set the environment variables that torch's libraries read on import, and import numpy.
 
-    OpenMP's threads shall not spin for long: on shared cores, those that spin for a descheduled
-    partner cost more than they bring. Torch would load numpy itself, and drop a Ctrl-C meanwhile.
+    OpenMP's threads must not spin for long: on shared cores a thread that waits for a descheduled
+    one wastes time. Torch would import numpy itself, and lose a Ctrl-C during that.
     """
     import numpy  # noqa: F401
 
@@ -98,14 +93,14 @@ def prepare_torch() -> None:
 
 
 def _automatic_threads(model: str, processes: int) -> int:
-    """A rule, never a measurement: the number of threads changes how sums are rounded."""
+    """A rule, not a measurement: the number of threads changes the rounding of sums."""
     if model.startswith("mlp"):
         return 1
     return max(1, cores() // processes)
 
 
 def _device(wanted: str, here: Place | None) -> "torch.device":
-    """The device by name; of the processes on one machine, each gets the GPU with its number."""
+    """The device by name; each of several processes on one machine has the GPU of its number."""
     import torch
 
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
@@ -131,12 +126,12 @@ def _device(wanted: str, here: Place | None) -> "torch.device":
 
 
 def hardware_name(device: "torch.device") -> str:
-    """The name of the GPU that the device is, or else of the processor."""
+    """The name of the GPU or the processor."""
     if device.type == "cuda":
         import torch
 
         return torch.cuda.get_device_name(device)
-    with suppress(OSError):  # there is no such file but on Linux, and no such line on ARM
+    with suppress(OSError):  # only Linux has the file, and on ARM it has no such line
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()

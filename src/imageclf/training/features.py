@@ -1,4 +1,4 @@
-"""What a frozen backbone makes of the images: features, computed once for every head to come."""
+"""The features that a frozen backbone gives for the images, computed once for all heads."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ SPLITS = ("train", "val")
 
 
 def write_no_features(folder: Path) -> None:
-    """Write empty files where nothing is to be trained on features. Needs no torch."""
+    """Write empty files if nothing is trained on features. Needs no torch."""
     for split in SPLITS:
         np.save(folder / f"{split}.npy", np.empty((0, 0), np.float32))
 
@@ -24,13 +24,9 @@ def write_no_features(folder: Path) -> None:
 def write_features(
     classifier: "Classifier", split: Split, path: Path, advance: Callable[[int], None]
 ) -> None:
-    """Write what the backbone makes of a split: float32, one row per image.
+    """Write the features of a split to a .npy file: float32, one row per image.
 
-    Args:
-        classifier: on the device that computes.
-        split: its images, packed or in shards.
-        path: of the .npy file.
-        advance: called with the number of images after each batch.
+    The classifier's device computes. ``advance`` is called with the images of each batch.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""What a model is made from, as one sha256.
+"""The fingerprint of a model: one sha256 over everything that it is made from.
 
-It covers what DVC looks at for the train stage: the command, the tracked parameters, the prepared
-data and the source files, all read from dvc.yaml, so that the two can never disagree.
+It covers what DVC checks for the train stage: the command, the tracked parameters, the prepared
+data and the source files. They are read from dvc.yaml, so that the two cannot disagree.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ def training_digest(params: Params, content: Callable[[str], Any]) -> str:
     """The sha256 over the train stage's command, parameters and dependencies.
 
     Args:
-        params: those that the stage lists, alone or by section, are covered.
-        content: gives a JSON value that stands for what a dependency holds, by its path.
+        params: those that the stage lists, singly or by section, are covered.
+        content: gives a JSON value that identifies the content of a dependency, by its path.
     """
     stage = read_yaml(Path(DVC_YAML))["stages"]["train"]
     listed = tuple(f"{name}." for name in stage["params"])

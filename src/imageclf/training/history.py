@@ -1,4 +1,4 @@
-"""reports/history.csv: what each epoch brought."""
+"""reports/history.csv: the results of each epoch."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from imageclf.training.loop import EpochResult
 
 MEASURED = ["learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
-# Times and speeds differ from run to run: MLflow gets them, but they stand in no cached file.
+# Times and speeds differ from run to run: they go to MLflow, but into no cached file.
 TRACKED = [*MEASURED, "seconds", "images_per_second"]
 
 

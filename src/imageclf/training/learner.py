@@ -1,4 +1,4 @@
-"""A network that learns: one optimisation step, and what it reaches on a split.
+"""One optimisation step of a network, and its loss and accuracy on a split.
 
 Nothing here waits for the device within a batch.
 """
@@ -20,13 +20,8 @@ from imageclf.training.optimization import build_optimizer, weight_average
 class Learner:
     """A network with its loss, its optimizer and the average of its weights.
 
-    Args:
-        params: all of them.
-        network: trained in place, on the device it is on: a classifier, on images, or the head of
-            one alone, on features.
-        labels: int64, of the train split.
-        classes: their number.
-        group: the processes that share each batch, if there are several.
+    ``network`` is trained in place, on its device: a classifier on images, or a head on features.
+    ``labels`` (int64) are those of the train split; a ``group`` of processes shares each batch.
     """
 
     def __init__(
@@ -52,11 +47,11 @@ class Learner:
 
     @property
     def measured(self) -> nn.Module:
-        """The network with the averaged weights where there are such: what val judges."""
+        """The network that val measures: with the averaged weights if there are any."""
         return self._average.module if self._average else self.network
 
     def begin_phase(self, epochs: int) -> None:
-        """Freeze or free the backbone after so many epochs; the optimizer begins anew."""
+        """Freeze or release the backbone after ``epochs`` epochs; make a new optimizer."""
         model, backbone = self._params.model, None
         if isinstance(self.network, Classifier):
             at_first = epochs < self._params.train.head_epochs
@@ -70,21 +65,23 @@ class Learner:
 
         Args:
             images: uint8, or features (float32): this process's share of a batch.
-            labels: int64, theirs.
-            size: of the whole batch.
+            labels: int64, of ``images``.
+            size: images in the whole batch.
             number: of the step, from 0.
             rate: the learning rate.
 
         Returns:
-            The sums of the whole batch, float64: of the losses, of the right answers, and what the
-            first is to be divided by for a mean.
+            Of the whole batch, float64: the summed loss, the number of right answers, and the
+            divisor that makes the first a mean.
         """
-        train, seed = self._params.train, self._params.seed
+        train, augmentation, seed = self._params.train, self._params.augment, self._params.seed
         seed_step(seed, number, self._device)
         inputs, target = images, labels
         if not images.is_floating_point():  # not features
-            inputs, target = self._augmented(images, labels, size)
-        if self._group:  # for dropout: the units to switch off are not the same everywhere
+            draws = Draws(size, self.share(size), self._device)
+            pixels = augment(to_pixels(images), augmentation, draws)
+            inputs, target = mix(pixels, labels, self._classes, augmentation, draws)
+        if self._group:  # each process switches off other units in dropout
             seed_step(seed, number, self._device, self._group.rank)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=train.amp == "bf16"):
             output = self._forward(inputs)
@@ -101,22 +98,16 @@ class Learner:
             self._average.update_parameters(self.network)
         return _sums(loss.detach(), divisor, right)
 
-    def _augmented(self, images: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        augmentation = self._params.augment
-        draws = Draws(size, self.share(size), self._device)
-        pixels = augment(to_pixels(images), augmentation, draws)
-        return mix(pixels, labels, self._classes, augmentation, draws)
-
     def share(self, size: int) -> slice:
         """This process's part of a batch of ``size`` images."""
         return self._group.share(size) if self._group else slice(size)
 
     def measure(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-        """Mean loss and accuracy of ``measured``; each process of a group has other batches."""
+        """Mean loss and accuracy of ``measured``; each process of a group gives its own batches."""
         return measure(self.measured, batches, self._loss, self._divisor, self._group)
 
     def state(self) -> dict[str, Any]:
-        """All that changes from step to step, in tensors."""
+        """Everything that a step changes, in tensors."""
         return {
             "classifier": self.network.state_dict(),
             "optimizer": self._optimizer.state(),
@@ -124,7 +115,7 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any], epochs: int) -> None:
-        """Go on from ``state``, after so many epochs."""
+        """Continue from ``state``, after ``epochs`` epochs."""
         self.network.load_state_dict(state["classifier"])
         self.begin_phase(epochs)
         self._optimizer.restore(state["optimizer"])
@@ -142,7 +133,7 @@ def measure(
 ) -> tuple[float, float]:
     """Mean loss and accuracy over all images, in eval mode: sums first, one division at the end.
 
-    Each process of a ``group`` has some of the batches; their sums are added up.
+    Each process of a ``group`` gives its own batches; their sums are added.
     """
     classifier.eval()
     totals = torch.zeros(4, device=next(classifier.parameters()).device, dtype=torch.float64)
@@ -158,17 +149,10 @@ def measure(
 
 
 def _right(output: Tensor, labels: Tensor) -> Tensor:
-    """The number of right answers."""
     return (output.argmax(dim=1) == labels).sum()
 
 
 def _sums(mean_loss: Tensor, divisor: Tensor, right: Tensor) -> Tensor:
-    """Summed loss, right answers and what the sum is to be divided by, not waiting for the device.
-
-    Args:
-        mean_loss: of a batch.
-        divisor: that made it a mean.
-        right: the number of right answers.
-    """
+    """Summed loss, right answers and divisor of a batch, without waiting for the device."""
     weight = divisor.double()
     return torch.stack([mean_loss.double() * weight, right.double(), weight])

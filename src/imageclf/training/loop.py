@@ -1,7 +1,6 @@
-"""The training loop: yields one typed result per epoch, and can be stopped and resumed anywhere.
+"""The training loop: yields one result per epoch, and can be stopped and resumed anywhere.
 
-Batches come from ``batches`` as uint8, on the device. No Python runs per image here, and nothing
-waits for the device within a batch.
+No Python runs per image here, and nothing waits for the device within a batch.
 """
 
 import copy
@@ -29,12 +28,11 @@ STEPS_BETWEEN_REPORTS, SECONDS_BETWEEN_REPORTS = 50, 1.0  # whichever comes firs
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one pass over the train split brought.
+    """The figures of one pass over the train split.
 
-    Losses and accuracies are means over images, losses weighted by class where ``class_weights``
-    asks for it. Those of train are taken while it trains, batch by batch, with dropout and
-    augmentation; those of val at the end of the epoch, without, and with the averaged weights where
-    there are such.
+    Losses and accuracies are means over images; ``class_weights`` weights the losses. Those of
+    train are taken batch by batch during training, with dropout and augmentation. Those of val are
+    taken at the end of the epoch, without both, and with the averaged weights if there are any.
     """
 
     epoch: int
@@ -49,7 +47,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Position:
-    """Where within an epoch the training stands."""
+    """How far a training is: the epoch, and what it has seen of it."""
 
     epoch: int
     images: int
@@ -58,14 +56,14 @@ class Position:
 
 
 class Training:
-    """One training: a network, its data, and everything a checkpoint has to hold.
+    """One training: a network, its data, and everything that a checkpoint holds.
 
-    Every process of a ``group`` has the whole of it, makes the same calls of it, and computes on
-    its share of each batch; losses, accuracies and the state are those of all, on each the same.
+    Every process of a ``group`` makes the same calls, and computes on its share of each batch.
+    Losses, accuracies and the state are those of the whole group, the same in each process.
 
     Attributes:
-        classifier: trained in place, on the device it is on: all of one, on images, or the head of
-            one alone, on the features that its frozen backbone gave of them.
+        classifier: trained in place, on its device: a whole classifier on images, or only its head
+            on features.
         learner: takes the steps.
         history: the results of the epochs so far.
     """
@@ -91,10 +89,10 @@ class Training:
         self._totals = torch.zeros(3, device=device, dtype=torch.float64)
 
     def run(self, on_step: Callable[[Position], None] = lambda _: None) -> Iterator[EpochResult]:
-        """Train from where it stands to the end, one result per epoch.
+        """Train from the current position to the end, one result per epoch.
 
-        At the end the classifier has the averaged weights where there are such, and those of the
-        epoch with the lowest val loss where ``train.patience`` asks to stop early.
+        At the end the classifier has the averaged weights if there are any, and those of the epoch
+        with the lowest val loss if ``train.patience`` is set.
 
         Raises:
             UserError: the loss stopped being finite.
@@ -109,7 +107,7 @@ class Training:
             self.classifier.load_state_dict(self.learner.measured.state_dict())
 
     def _train_epoch(self, on_step: Callable[[Position], None]) -> int:
-        """The steps that are left of the current epoch; the number of images they see."""
+        """Take the remaining steps of the current epoch; return the number of images in them."""
         epoch, size = len(self.history), self.params.train.batch_size
         done = (self._steps_done - epoch * self.steps_per_epoch) * size
         order = epoch_order(self.train_images, self.params.seed, epoch + 1)
@@ -132,7 +130,7 @@ class Training:
         return len(order)
 
     def _end_of_epoch(self, images: int, seconds: float) -> EpochResult:
-        """Measure on val, with the averaged weights where there are such; keep the best."""
+        """Measure on val; keep the weights if they are the best so far."""
         epoch = len(self.history) + 1
         trained = self.position
         val_loss, val_accuracy = self.learner.measure(self._val_batches())
@@ -157,7 +155,7 @@ class Training:
         return self.history[-1]
 
     def _val_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The val split, of which the processes of a group take batches in turn."""
+        """The batches of the val split; the processes of a group take them in turn."""
         batches = torch.arange(self.val_images).split(self._val_batch)
         if self._group:
             batches = batches[self._group.rank :: self._group.size]
@@ -175,19 +173,19 @@ class Training:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch, from 1, whose weights the classifier has in the end."""
+        """The epoch, from 1, whose weights the classifier has at the end."""
         if not self.params.train.patience:
             return len(self.history)
         return min(self.history, key=lambda result: result.val_loss).epoch
 
     @property
     def stopped_early(self) -> bool:
-        """Whether ``train.patience`` ended it before all epochs."""
+        """Whether ``train.patience`` ended the training before the last epoch."""
         return self._out_of_patience() and len(self.history) < self.params.train.epochs
 
     @property
     def is_fresh(self) -> bool:
-        """Whether it stands before its first step."""
+        """Whether no step has been taken."""
         return self._steps_done == 0
 
     @property
@@ -197,10 +195,7 @@ class Training:
 
     @property
     def images_per_epoch(self) -> int:
-        """Images of the train split that an epoch sees: one alone has no variance, and is left out.
-
-        A last batch of one image would be of no use to batch norm.
-        """
+        """Images in an epoch; a last batch of one image is left out, as it has no variance."""
         size = self.params.train.batch_size
         return self.train_images - (self.train_images % size == 1 and size > 1)
 
@@ -211,12 +206,12 @@ class Training:
 
     @property
     def majority(self) -> float:
-        """The share of the commonest class in the train split."""
+        """The share of the most common class in the train split."""
         return self._train.labels.bincount().max().item() / self.train_images
 
     @property
     def position(self) -> Position:
-        """Where it stands."""
+        """The current position."""
         steps = self._steps_done - len(self.history) * self.steps_per_epoch
         images = min(steps * self.params.train.batch_size, self.images_per_epoch)
         loss, right, weight = self._totals.tolist()
@@ -224,11 +219,11 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimisation steps in an epoch; the last one may see fewer images."""
+        """Optimisation steps in an epoch; the last one may have fewer images."""
         return -(-self.images_per_epoch // self.params.train.batch_size)
 
     def trial_step(self) -> tuple[float, float]:
-        """The loss of the first batch before and after one step on it; nothing of it stays."""
+        """The loss of the first batch before and after one step on it; the state is restored."""
         before = copy.deepcopy(self.state())
         size = self.params.train.batch_size
         order = epoch_order(self.train_images, self.params.seed, epoch=1)[:size]
@@ -242,7 +237,7 @@ class Training:
         return losses[0], losses[1]
 
     def state(self) -> dict[str, Any]:
-        """All that a checkpoint holds, in tensors, numbers and strings."""
+        """The content of a checkpoint: tensors, numbers and strings."""
         return {
             **self.learner.state(),
             "best": self._best,
@@ -252,7 +247,7 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``: what follows is bit for bit what would have followed there."""
+        """Continue from ``state``: the results are the same to the bit as without a stop."""
         self.history = [EpochResult(**result) for result in state["history"]]
         self.learner.restore(state, len(self.history))
         self._best = state["best"]

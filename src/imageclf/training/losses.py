@@ -1,4 +1,4 @@
-"""Losses by name, of what a network gives against classes or mixtures of classes."""
+"""Losses by name, between the output of a network and classes or mixtures of classes."""
 
 from collections.abc import Callable
 
@@ -11,23 +11,19 @@ from imageclf.params import Train
 # Takes the network's output (float32, N x classes) and the target: labels (int64, N) or the share
 # of each class (float32, N x classes). Gives the mean over the batch.
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-# What that mean is divided by, of a target: the images, or the weights of their classes.
+# Takes the target. Gives the divisor of that mean: the images, or the weights of their classes.
 Divisor = Callable[[Tensor], Tensor]
 
 
 def build_loss(train: Train, labels: Tensor, classes: int) -> LossFunction:
     """The loss by name, with label smoothing and class weights.
 
-    ``cross_entropy`` takes logits and ``nll`` log-probabilities, both with the same value; ``mse``
+    ``cross_entropy`` takes logits and ``nll`` log-probabilities; their values are equal. ``mse``
     takes probabilities and is their mean squared difference from one-hot labels (the Brier score
     over the number of classes). Smoothing moves a share of each label evenly to all classes
     (https://arxiv.org/abs/1512.00567). ``balanced`` weights are images / (classes * images of the
-    class), as in scikit-learn; a batch is then averaged over its weights.
-
-    Args:
-        train: ``loss``, ``label_smoothing`` and ``class_weights``.
-        labels: of the whole train split (int64, N), on the device of the training.
-        classes: their number.
+    class), as in scikit-learn; a batch is then averaged over its weights. ``labels`` are those of
+    the whole train split (int64, N), on the device of the training.
     """
     weights, smoothing = _class_weights(train, labels, classes), train.label_smoothing
 
@@ -51,10 +47,9 @@ def build_loss(train: Train, labels: Tensor, classes: int) -> LossFunction:
 
 
 def build_divisor(train: Train, labels: Tensor, classes: int) -> Divisor:
-    """What the mean of the loss by name is divided by; the arguments are those of ``build_loss``.
+    """The divisor of the mean loss; the arguments are those of ``build_loss``.
 
-    The means of two halves of a batch, each times its divisor, add up to the mean of the batch
-    times its own.
+    The mean of a batch times its divisor is the sum of the same products of its parts.
     """
     weights = _class_weights(train, labels, classes)
 
@@ -63,19 +58,19 @@ def build_divisor(train: Train, labels: Tensor, classes: int) -> Divisor:
             return (_shares(target, classes, train.label_smoothing) @ weights).sum()
         if weights is not None and target.ndim == 1:
             return weights[target].sum()
-        # Of mixtures of classes too, torch's cross_entropy weighs each and divides by their number.
+        # For mixtures of classes torch's cross_entropy also divides by the number of images.
         return image_count(target)
 
     return divisor
 
 
 def image_count(target: Tensor) -> Tensor:
-    """The number of images, which is the divisor where all classes weigh the same."""
+    """The number of images: the divisor if all classes have the same weight."""
     return torch.full((), float(len(target)), device=target.device)
 
 
 def _class_weights(train: Train, labels: Tensor, classes: int) -> Tensor | None:
-    """One weight per class (float32), None where all count the same."""
+    """One weight per class (float32); None if all are equal."""
     if train.class_weights == "none":
         return None
     counts = labels.bincount(minlength=classes)

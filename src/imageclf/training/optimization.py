@@ -14,20 +14,20 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from imageclf.params import Train
 
 ONE_CYCLE_RISE = 0.3
-# The constants that torch.optim has as its defaults.
+# The defaults of torch.optim.
 BETA1, BETA2, ALPHA, EPSILON = 0.9, 0.999, 0.99, 1e-8
 
 
 class Step(NamedTuple):
-    """What a rule changes in one step: weights and their moments, by their gradients.
+    """The input of a rule, which changes weights and moments in place.
 
     Attributes:
         weights: float32, of any shape.
         gradients: one per weight, of its shape.
-        moments: for each running average that the rule keeps, one tensor per weight.
+        moments: for each running average of the rule, one tensor per weight.
         number: of the step, from 1; float32, without dimensions.
         rate: the learning rate.
-        decay: of the weights.
+        decay: the weight decay.
     """
 
     weights: list[Tensor]
@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Weights that learn alike: with one decay, and one factor on the learning rate."""
+    """Weights with the same weight decay and the same factor on the learning rate."""
 
     weights: list[Tensor]
     decay: float
@@ -48,11 +48,11 @@ class Group:
 
 
 class Optimizer:
-    """Takes steps of one rule on all that a network may learn.
+    """Applies one rule to all weights that learn.
 
-    Torch's kernels are called directly. Its classes in torch.optim take the same steps, bit for bit
-    where the kernel is fused; but in a small network they take as long around the kernel as within
-    it, and they import torch's compiler (over a second).
+    It calls torch's kernels directly. The classes of torch.optim take the same steps, to the bit if
+    the kernel is fused. But in a small network they double the time of a step, and they import
+    torch's compiler (over a second).
     """
 
     def __init__(self, rule: Callable[[Step], None], moments: int, groups: list[Group]) -> None:
@@ -63,7 +63,7 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Use up the gradients; a weight without one stays as it is."""
+        """Apply the gradients and drop them; a weight without a gradient is not changed."""
         self._count += 1
         for group in self._groups:
             moved = [(w, w.grad, *self._moments[w]) for w in group.weights if w.grad is not None]
@@ -76,11 +76,11 @@ class Optimizer:
                 weight.grad = None
 
     def state(self) -> dict[str, Any]:
-        """All that changes from step to step, in tensors."""
+        """Everything that a step changes, in tensors."""
         return {"count": self._count, "moments": list(self._moments.values())}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Continue from ``state``."""
         self._count.copy_(state["count"])
         for moments, saved in zip(self._moments.values(), state["moments"], strict=True):
             for moment, value in zip(moments, saved, strict=True):
@@ -90,12 +90,9 @@ class Optimizer:
 def build_optimizer(
     train: Train, network: nn.Module, backbone: nn.Module | None = None
 ) -> Optimizer:
-    """The optimizer by name: sgd, adam, adamw or rmsprop.
+    """The optimizer ``train.optimizer`` for the weights of a network that require a gradient.
 
-    Args:
-        train: names it and its settings.
-        network: whose weights learn, but those that want no gradient.
-        backbone: a part of it that is pretrained, and learns at ``train.backbone_rate``.
+    A pretrained ``backbone`` in it learns at ``train.backbone_rate``.
     """
     groups = _groups(train, network, backbone)
     if train.optimizer == "sgd":
@@ -109,10 +106,9 @@ def build_optimizer(
 
 
 def _groups(train: Train, network: nn.Module, backbone: nn.Module | None) -> list[Group]:
-    """Weight decay acts on weights of two and more dimensions.
+    """Groups of weights; the weight decay is for weights of two or more dimensions.
 
-    Biases and the scales and shifts of normalisation layers are left alone, as pulling those
-    towards 0 takes capacity away.
+    Biases and the scales and shifts of normalisation layers have none: it would cost capacity.
     """
     slow = set(backbone.parameters()) if backbone else set()
     alike: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
@@ -124,7 +120,7 @@ def _groups(train: Train, network: nn.Module, backbone: nn.Module | None) -> lis
 
 
 def _sgd(step: Step, momentum: float, nesterov: bool) -> None:
-    """https://proceedings.mlr.press/v28/sutskever13.html, in the form that torch gives it."""
+    """https://proceedings.mlr.press/v28/sutskever13.html, in torch's form."""
     torch._fused_sgd_(
         step.weights,
         step.gradients,
@@ -174,7 +170,7 @@ def _rmsprop(step: Step, momentum: float) -> None:
 
 
 def weight_average(network: nn.Module, decay: float) -> AveragedModel | None:
-    """A running average of the weights and buffers, None for a decay of 0.
+    """A running average of the weights and buffers; None for a decay of 0.
 
     After each step the average becomes ``decay * average + (1 - decay) * weights``
     (https://arxiv.org/abs/1803.05407 averages evenly; this is its exponential form).
@@ -185,19 +181,13 @@ def weight_average(network: nn.Module, decay: float) -> AveragedModel | None:
 
 
 def learning_rate(train: Train, step: int, steps: int) -> float:
-    """The rate of one optimisation step.
+    """The rate of ``step`` (from 0) of all ``steps``; ``train.learning_rate`` is the highest.
 
-    Args:
-        train: ``schedule`` and what belongs to it; ``learning_rate`` is the highest rate.
-        step: from 0.
-        steps: of the whole training.
-
-    Returns:
-        ``constant``; ``step``: a tenth after each third of the way; ``cosine``: half a cosine down
-        to 0 (https://arxiv.org/abs/1608.03983); ``one_cycle``: half a cosine up from a 25th within
-        the first 30 %, then half a cosine down to nearly 0 (https://arxiv.org/abs/1708.07120, with
-        the constants of torch's OneCycleLR). During the first ``warmup`` share of the steps, a
-        straight line up to where the schedule starts.
+    Schedules: ``constant``; ``step``: a tenth after each third of the steps; ``cosine``: half a
+    cosine down to 0 (https://arxiv.org/abs/1608.03983); ``one_cycle``: half a cosine up from a 25th
+    in the first 30 %, then half a cosine down to nearly 0 (https://arxiv.org/abs/1708.07120, with
+    the constants of torch's OneCycleLR). During ``warmup`` the rate rises in a straight line to the
+    start of the schedule.
     """
     warmup = round(train.warmup * steps)
     if step < warmup:

@@ -1,4 +1,4 @@
-"""What the network sees of the first images of a training, beside what they are."""
+"""The first images of a training, before and after augmentation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from imageclf.network.classifier import to_pixels
 from imageclf.params import Params
 from imageclf.training.augment import Draws, augment, epoch_order, mix, seed_step
 
-SEEN = 16  # of a training's first images in its pictures
+SEEN = 16  # images in the pictures of a training
 LEAST_SHARE = 0.005
 
 
@@ -23,9 +23,9 @@ class Preview:
 
     Attributes:
         originals: uint8, N x H x W x C.
-        seen: the same after transform and augmentation.
+        seen: the same after augmentation.
         names: the class of each original.
-        captions: which classes an image was mixed from, a line each; empty where it is of one.
+        captions: the classes that an image was mixed from, one per line; empty for a single class.
     """
 
     originals: NDArray[np.uint8]
@@ -37,8 +37,8 @@ class Preview:
 def preview(params: Params, train: Split, class_names: Sequence[str], count: int) -> Preview:
     """The first ``count`` train images of the first epoch.
 
-    As many as fit into a batch are what the first step on a CPU sees; torch's generator stays as
-    it was.
+    Up to the size of a batch they are those of the first step on a CPU. The state of torch's
+    generator stays.
     """
     first = epoch_order(len(train), params.seed, epoch=1)[:count].numpy()
     images, labels = train.images[first], train.labels[first]

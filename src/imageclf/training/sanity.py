@@ -1,22 +1,22 @@
-"""Cheap checks that tell early when a training cannot work."""
+"""Cheap checks that warn early if a training cannot work."""
 
 import math
 import time
 
 from imageclf.training.loop import EpochResult, Position, Training
 
-# How far from ln(classes) the first loss may be, as a factor, before it is worth a word.
+# The factor by which the first loss may differ from ln(classes) without a warning.
 NEAR = 1.5
 FIRST_LOOK = 30.0  # seconds
-Z = 2.5758293035489  # 99 % on two sides of the normal distribution
+Z = 2.5758293035489  # of the normal distribution: 99 %, two-sided
 
 
 def check(training: Training) -> list[str]:
-    """Look at one batch before training starts; the training is left as it was.
+    """Check one batch before training starts; the state of the training stays.
 
     Returns:
-        One warning per check that failed: the loss at initialisation should be near ln(classes),
-        that of guessing evenly, and one step on a batch should lower its loss.
+        One warning per failed check: the first loss should be near ln(classes), the loss of
+        guessing evenly, and one step on a batch should lower its loss.
     """
     train = training.params.train
     before, after = training.trial_step()
@@ -36,29 +36,29 @@ def check(training: Training) -> list[str]:
 
 
 class ChanceWatch:
-    """Tells once, early in a training, that the network does no better than guessing.
+    """Warns once, early in a training, that the network is no better than guessing.
 
-    It looks when ``FIRST_LOOK`` seconds have passed and at the end of each epoch, until the network
-    was better than always guessing the commonest class, or the warning is given.
+    It checks after ``FIRST_LOOK`` seconds and at the end of each epoch, until the network is better
+    than always guessing the most common class, or the warning is given.
     """
 
     def __init__(self, training: Training) -> None:
         self._majority = training.majority
         self._images = {"train": training.train_images, "val": training.val_images}
-        # An average of the weights, which val judges, may lag behind by several short epochs.
+        # Val measures an average of the weights, which may lag by several short epochs.
         self._split = "train" if training.params.train.ema else "val"
         self._look_at = time.monotonic() + FIRST_LOOK
         self._watching = True
 
     def during(self, position: Position) -> str | None:
-        """A warning where there is cause for one, some time into the first epoch."""
+        """The warning, if there is cause, ``FIRST_LOOK`` seconds into the training."""
         if time.monotonic() < self._look_at:
             return None
         self._look_at = math.inf
         return self._warning(position.train_accuracy, position.images, "train")
 
     def after(self, result: EpochResult) -> str | None:
-        """A warning where there is cause for one, at the end of an epoch."""
+        """The warning, if there is cause, at the end of an epoch."""
         accuracies = {"train": result.train_accuracy, "val": result.val_accuracy}
         return self._warning(accuracies[self._split], self._images[self._split], self._split)
 

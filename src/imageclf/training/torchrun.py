@@ -1,8 +1,8 @@
-"""Starting a training in several processes by torchrun, and ending all of them as one.
+"""Start a training in several processes by torchrun, and end all of them together.
 
-torchrun starts the processes, gives each its number, and ends the others when one is dead. What is
-added here: a user sees one line about what went wrong, wherever it did; the first process, which
-alone writes, ends in its own time; and none outlives torchrun.
+torchrun starts the processes, numbers them, and ends the others when one has failed. This module
+adds: one line about an error, whichever process failed; time for the first process, which alone
+writes, to end; and no process outlives torchrun.
 """
 
 import logging
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
     from imageclf.training.batch_sharing import Group
 
-# Of the first process, after another failed: it tells MLflow, and waits for that up to 15 seconds.
+# For the first process, after another failed: it reports to MLflow for up to 15 seconds.
 LAST_WORDS = timedelta(seconds=25)
 POLL_S = 0.2
 ENDED = "the first process ended"
 
 
 def processes_to_start(wanted: Runtime) -> int:
-    """How many processes are to train on this machine; 0 where this one can do it alone."""
+    """How many processes to start on this machine; 0 if this process trains alone."""
     processes = _gpus(wanted.device) or 1 if wanted.processes == "auto" else wanted.processes
     return 0 if processes == 1 and "PET_NNODES" not in os.environ else processes
 
@@ -49,22 +49,22 @@ def _gpus(device: str) -> int:
 
 
 def launch(processes: int) -> None:
-    """Run this very command again in ``processes`` processes, and wait for them.
+    """Run the current command again in ``processes`` processes, and wait for them.
 
-    The options of torchrun that name other machines are taken from its own variables: PET_NNODES,
-    PET_NODE_RANK, PET_MASTER_ADDR and so on.
+    torchrun reads its options that name other machines from PET_NNODES, PET_NODE_RANK,
+    PET_MASTER_ADDR and so on.
 
     Raises:
         UserError: one of them was killed.
-        SystemExit: one of them failed, and has told why.
+        SystemExit: one of them failed, and has printed the reason.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    logging.disable()  # torchrun would tell of what is told here, in many more words
+    logging.disable()  # torchrun would log the same errors at length
     try:
-        # Its logs would hold nothing, and stay in the system's folder for temporary files.
+        # torchrun's own logs would be empty, and stay in the system's temporary folder.
         options = [f"--nproc-per-node={processes}", f"--log-dir={os.devnull}"]
         run(parse_args([*options, *sys.argv]))
     except ChildFailedError as error:
@@ -84,10 +84,10 @@ def launch(processes: int) -> None:
 
 @contextmanager
 def joined() -> Iterator["Group"]:
-    """The group of the processes that torchrun started; to be entered by each of them.
+    """The group of the processes that torchrun started; each of them enters it.
 
-    An error in one ends all of them, with exit code 2 where it is a UserError. Who fails first on
-    a machine tells of it there.
+    An error in one ends all of them, with exit code 2 for a UserError. The first process that fails
+    on a machine prints the error there.
     """
     prepare_torch()
     from torch import cuda, distributed
@@ -104,8 +104,8 @@ def joined() -> Iterator["Group"]:
     try:
         yield Group(rank, size)
         _leave(store, rank, distributed.default_pg_timeout)
-    except KeyboardInterrupt:  # torchrun tells of it
-        distributed.destroy_process_group()  # its threads would trip over an interpreter that ends
+    except KeyboardInterrupt:  # torchrun reports it
+        distributed.destroy_process_group()  # its threads fail while the interpreter ends
         sys.exit(1)
     except Exception as error:
         distributed.destroy_process_group()  # so that others do not wait for this one
@@ -113,14 +113,14 @@ def joined() -> Iterator["Group"]:
         cause = store.compare_set("cause", "", f"{error}").decode()
         if first:
             _tell(error, cause)
-        with suppress(RuntimeError):  # it hangs, in a GPU's part of the work; torchrun kills it
+        with suppress(RuntimeError):  # the first process hangs on its GPU: torchrun kills it
             _leave(store, rank, LAST_WORDS)
         sys.exit(2 if isinstance(error, UserError) else 1)
     distributed.destroy_process_group()
 
 
 def _leave(store: "Store", rank: int, patience: timedelta) -> None:
-    """Let the first process be the first that ends: torchrun kills what is left after a failure."""
+    """Wait until the first process has ended: after a failure torchrun kills the rest."""
     if rank == 0:
         store.set(ENDED, "")
     else:
@@ -135,7 +135,7 @@ def _tell(error: Exception, cause: str) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Die as soon as ``parent`` has: a torchrun that was killed could end nobody."""
+    """End with ``parent``: a torchrun that is killed cannot end its processes."""
     while os.getppid() == parent:
         time.sleep(POLL_S)
     os.kill(os.getpid(), signal.SIGKILL)
