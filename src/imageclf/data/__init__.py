@@ -1,5 +1,5 @@
 """Images on disk and in memory: decoding, archives, folders per class, prepared arrays, batches.
 
-What belongs here reads or writes images and knows nothing of splits, networks or training.
-It may import ``system`` and the modules of the ground: ``files``, ``params``.
+Its modules read or write images, and know nothing of networks or training. It may import ``system``
+and the ground modules ``files`` and ``params``.
 """

@@ -1,4 +1,4 @@
-"""The uncompressed tar of images: written with nothing but names and contents, read by offsets."""
+"""The uncompressed tar of images: written from names and contents only, read by offsets."""
 
 import tarfile
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ END_MARK = bytes(2 * tarfile.BLOCKSIZE)
 
 @dataclass(frozen=True)
 class File:
-    """A file of a folder or archive: its path there, with ``/``; its bytes; what opens it."""
+    """A file of a folder or archive: its path there, with ``/``; its bytes; a way to open it."""
 
     name: str
     size: int
@@ -24,7 +24,7 @@ class File:
 
 @dataclass(frozen=True)
 class Stored:
-    """A file in an uncompressed tar: its name, and where its bytes begin and how many there are."""
+    """A file in an uncompressed tar: its name, and the offset and number of its bytes."""
 
     name: str
     offset: int
@@ -32,12 +32,9 @@ class Stored:
 
 
 def write_tar(files: Sequence[File], target: Path, advance: Callable[[int], object]) -> None:
-    """Write an uncompressed tar whose bytes depend on names and contents alone.
+    """Write an uncompressed tar whose bytes depend only on names and contents.
 
-    Args:
-        files: in the order of the tar.
-        target: the path of the tar.
-        advance: told the bytes of every file written.
+    ``advance`` is called with the bytes of every file written.
 
     Raises:
         UserError: a file changed while it was read.
@@ -50,12 +47,12 @@ def write_tar(files: Sequence[File], target: Path, advance: Callable[[int], obje
                 archive.addfile(info, content)
                 if content.read(1):
                     raise UserError(f"{file.name} grew while it was read: try again")
-            archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+            archive.members.clear()  # type: ignore[attr-defined]  # saves memory
             advance(file.size)
 
 
 def read_tar(path: Path) -> list[Stored]:
-    """Where the files of an uncompressed tar lie, in its order.
+    """The files of an uncompressed tar, in its order.
 
     Raises:
         UserError: the tar is damaged.
@@ -75,16 +72,13 @@ def read_tar(path: Path) -> list[Stored]:
 
 
 def check_end(path: Path, end: int) -> None:
-    """Check that a tar has the mark of its end behind its last file, and nothing behind that.
+    """Check that a tar has the end mark after its last file, and nothing after that.
 
-    The tarfile module takes a header whose checksum is wrong, or that is cut off, for the end.
-
-    Args:
-        path: of the uncompressed tar.
-        end: the bytes that its files and their headers take (``TarFile.offset``, all listed).
+    The tarfile module takes a header that is cut off or has a wrong checksum for the end. ``end``
+    is ``TarFile.offset`` after all files were listed.
 
     Raises:
-        tarfile.ReadError: it goes on, or breaks off.
+        tarfile.ReadError: it is cut off, or data follow the end mark.
     """
     with path.open("rb") as file:
         file.seek(end)

@@ -1,7 +1,7 @@
-"""Which class and split an image of the raw folder belongs to, by the folders that it lies in.
+"""The class and split of an image of the raw folder, by the folders that it lies in.
 
 Names are paths with ``/`` between their parts. They have one of two layouts: ``CLASS/...``, or
-``SPLIT/CLASS/...`` where each folder at the top names a split.
+``SPLIT/CLASS/...`` if each folder at the top names a split.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,13 +24,7 @@ SPLIT_OF_FOLDER = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image belongs.
-
-    Attributes:
-        name: its path.
-        split: train, val or test; empty where the folders name no splits.
-        class_name: the folder below that.
-    """
+    """The path, split and class of an image; ``split`` is empty if the folders name no splits."""
 
     name: str
     split: str
@@ -38,7 +32,7 @@ class Place:
 
 
 def arrange(names: Iterable[str]) -> list[Place]:
-    """The places of the images that lie in a class folder, in the order of their names."""
+    """The places of the images that lie in a class folder, sorted by name."""
     names = sorted(names)
     tops = {name.split("/")[0].lower() for name in names if "/" in name}
     depth = 1 if tops <= set(SPLIT_OF_FOLDER) else 0

@@ -1,7 +1,7 @@
-"""The one decoder for every image the project ever reads.
+"""The one decoder for every image that the project reads.
 
 A photograph from a phone, a scan with 16 bits, a logo with a transparent background: all become
-the same upright uint8 pixels, or are refused with a reason. Colour profiles are not applied.
+upright uint8 pixels, or are refused with a reason. Colour profiles are not applied.
 """
 
 import os
@@ -38,26 +38,26 @@ from imageclf.params import Fit
 
 Pixels = NDArray[np.uint8]
 
-# The filter widens when an image shrinks, so nothing is skipped; unlike a box it also enlarges
+# The filter widens when an image shrinks, so no pixel is skipped. Unlike a box it enlarges
 # smoothly, and unlike Lanczos it hardly rings at the hard edges of digits and clothes. Pillow calls
 # it bicubic.
 FILTER = FilterType.catmull_rom
-# For photographs: half the work, and what the networks of torchvision were trained with.
+# For photographs: half the work, and the filter that torchvision's networks were trained with.
 PHOTO_FILTER = FilterType.bilinear
 FILTERS = {"fill": FILTER, "crop": PHOTO_FILTER, "pad": PHOTO_FILTER, "stretch": PHOTO_FILTER}
 # The share of the shorter side that `crop` leaves.
 CROPPED = 224 / 255
-# JPEG decodes at 1/2, 1/4 or 1/8 for much less work. As long as that still is 4 times the side
-# asked for, it moves no pixel by more than 8 levels at 1/2 (13 at 1/4), on average by 0.3; at 2
-# times it would be 15 and 0.7 (81 photographs).
+# JPEG decodes at 1/2, 1/4 or 1/8 with much less work. If the result still has 4 times the wanted
+# side, pixels differ by at most 8 levels at 1/2 (13 at 1/4), on average by 0.3; at 2 times the
+# side by 15 and 0.7 (81 photographs).
 JPEG_OVERSAMPLING = 4
 JPEG_REDUCTIONS = (8, 4, 2, 1)
 JPEG_FORMATS = {"JPEG", "MPO"}  # MPO: several JPEGs in a file, as some phones write
-# By the number of channels: Pillow's name of an image's mode, and the resizer's.
+# By the number of channels: Pillow's mode, and the resizer's.
 MODES = {1: "L", 3: "RGB"}
 LAYOUTS = {1: PixelType.U8, 3: PixelType.U8x3}
 
-# https://exiftool.org/TagNames/EXIF.html, tag 0x0112: what turns each orientation upright.
+# https://exiftool.org/TagNames/EXIF.html, tag 0x0112: the operation that turns each one upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -72,13 +72,13 @@ _SIDEWAYS = {turn for orientation, turn in _UPRIGHT.items() if orientation >= 5}
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as the network gets it, and what it was before.
+    """The input of the network, and what the image was before.
 
     Attributes:
-        pixels: uint8, of the shape asked for.
-        height: of the whole image, upright, in pixels.
+        pixels: uint8, of the wanted shape.
+        height: of the whole upright image, in pixels.
         width: likewise.
-        changes: what was done to its values and its orientation, in a few words each.
+        changes: each change of its values and orientation, in a few words.
     """
 
     pixels: Pixels
@@ -88,27 +88,26 @@ class Decoded:
 
 
 def decode(source: Path | bytes, image_shape: Sequence[int], fit: Fit = "fill") -> Pixels:
-    """The pixels of an image, as ``read`` gives them."""
+    """The pixels that ``read`` gives."""
     return read(source, image_shape, fit).pixels
 
 
 def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
-    """Read an image, turn it upright and bring it to the shape asked for.
+    """Read an image, turn it upright and fit it to the wanted shape.
 
-    For ``crop``, the common way with photographs, the shorter side is scaled to 255/224 of that
-    shape and the centre cut out; ``fill`` is the same without that margin; ``pad`` keeps all of the
-    image, with black beside it; ``stretch`` keeps all of it and changes its proportions.
-
-    Of an animation the first frame is read. Transparent images are laid over white.
+    ``crop``, the common way with photographs, scales the shorter side to 255/224 of that shape and
+    cuts out the centre; ``fill`` is the same without that margin; ``pad`` keeps the whole image,
+    with black beside it; ``stretch`` keeps it and changes its proportions. Only the first frame of
+    an animation is read. Transparent images are laid over white.
 
     Args:
-        source: a file, or the content of one.
+        source: a file, or its content.
         image_shape: (H, W, C), with one channel for grey and three for RGB.
-        fit: how it comes to H x W.
+        fit: how the image is fitted to H x W.
 
     Raises:
-        ImageError: the file is missing, of none of the formats in ``image_files``, damaged, cut
-            short, too large, or of samples that are not supported.
+        ImageError: the file is missing, damaged, cut short, too large, of no format in
+            ``image_files``, or has samples that are not supported.
     """
     path = source if isinstance(source, Path) else None
     height, width, channels = image_shape
@@ -124,7 +123,7 @@ def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
         if turn in _SIDEWAYS:
             height, width = width, height
         fitted = _fitted(pixels, (whole[0] / reduction, whole[1] / reduction), height, width, fit)
-    # Damaged files make Pillow raise nearly anything: KeyError, struct.error, SyntaxError, ...
+    # For damaged files Pillow raises many types: KeyError, struct.error, SyntaxError, ...
     except Exception as error:
         raise ImageError(path, reason_of(error)) from error
     if turn is not None:
@@ -142,17 +141,10 @@ def resized(
     kind: FilterType = FILTER,
     box: tuple[float, float, float, float] | None = None,
 ) -> Pixels:
-    """An image at another size.
+    """An image (uint8, H x W x C) at another size (uint8, height x width x C).
 
-    Args:
-        pixels: uint8, H x W x C.
-        height: of the result.
-        width: likewise.
-        kind: of the filter, which widens by as much as the image shrinks.
-        box: the part to be used: left, top, width and height, in pixels and fractions of them.
-
-    Returns:
-        uint8, height x width x C; the same bytes whatever the processor.
+    ``box`` is the part to be used: left, top, width and height, in pixels and fractions of them.
+    The bytes of the result do not depend on the processor.
     """
     stored_height, stored_width, channels = pixels.shape
     layout = LAYOUTS[channels]
@@ -165,11 +157,11 @@ def resized(
 
 
 def has_colour(content: bytes) -> bool:
-    """Whether an image claims to hold more than greys; False for what is no image."""
+    """Whether an image claims to have colours; False if it is no image."""
     try:
         with pillow_silenced, opened(content) as image:
             return not is_grey(image)
-    # As in ``read``, which later says what is wrong with the file.
+    # As in ``read``, which later gives the reason.
     except Exception:
         return False
 
@@ -177,7 +169,7 @@ def has_colour(content: bytes) -> bool:
 def find_images(folder: Path) -> list[Path]:
     """Every file below ``folder`` with the suffix of an image, sorted; litter is left out.
 
-    Links are followed, but for those to a folder that holds them.
+    Links are followed, except links to a folder that holds them.
     """
     found: list[Path] = []
     for above, inside, names in os.walk(folder, followlinks=True):
@@ -192,13 +184,9 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def _decoded(content: bytes, image: Image.Image, mode: str, side: int) -> tuple[Pixels, int]:
-    """All of an opened image as it is stored, and by how many times smaller than it says.
+    """The pixels of a whole opened image in ``mode``, and the factor by which they are reduced.
 
-    Args:
-        content: of the file.
-        image: the same, opened.
-        mode: L or RGB, what is wanted.
-        side: the larger one of those asked for.
+    ``content`` is that of its file, ``side`` the larger one of the wanted sides.
     """
     if image.format in JPEG_FORMATS and image.mode in {"L", "RGB"}:
         longest = min(image.size) / (JPEG_OVERSAMPLING * side)
@@ -208,8 +196,8 @@ def _decoded(content: bytes, image: Image.Image, mode: str, side: int) -> tuple[
             "min_width": -(-image.width // reduction),
         }
         colours = "GRAY" if mode == "L" else "RGB"
-        # The same pixels as Pillow's in two thirds of the time. What it finds fault with, Pillow
-        # may read all the same, or tells what is wrong.
+        # The same pixels as Pillow's in two thirds of the time. If it raises, Pillow may still
+        # read the file, or give the reason.
         with suppress(ValueError):
             return simplejpeg.decode_jpeg(content, colours, **smallest), reduction
     load(image)
@@ -217,13 +205,13 @@ def _decoded(content: bytes, image: Image.Image, mode: str, side: int) -> tuple[
 
 
 def _fitted(pixels: Pixels, size: tuple[float, float], height: int, width: int, fit: Fit) -> Pixels:
-    """An image of ``size`` (width, height) brought to height x width."""
+    """An image of ``size`` (width, height), fitted to height x width."""
     if fit == "pad":
         return _padded(pixels, size, height, width)
     box = (0.0, 0.0, *size)
     if fit in {"crop", "fill"}:
         scale = min(size[0] / width, size[1] / height) * (CROPPED if fit == "crop" else 1)
-        # Rounding must not lead out of the image.
+        # Rounding must not exceed the image.
         used = (min(width * scale, size[0]), min(height * scale, size[1]))
         box = ((size[0] - used[0]) / 2, (size[1] - used[1]) / 2, *used)
     return resized(pixels, height, width, FILTERS[fit], box)
@@ -242,6 +230,6 @@ def _padded(pixels: Pixels, size: tuple[float, float], height: int, width: int) 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    # Broken EXIF data, which Pillow reports in many ways, tells nothing: as if there were none.
+    # Pillow raises many types for damaged EXIF data, which is ignored.
     except Exception:
         return None

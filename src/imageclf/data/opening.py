@@ -1,7 +1,4 @@
-"""How image files are opened, and what is said of those that cannot be.
-
-The only place where Pillow is given a file.
-"""
+"""Open image files with Pillow, only here, and give the reason if that fails."""
 
 import ctypes
 import io
@@ -18,32 +15,27 @@ from rich.filesize import decimal
 from imageclf.data.image_files import FORMATS, START
 from imageclf.files import UserError
 
-# Pillow tells them by what a file holds, not by its suffix, and asks none of its other readers, of
-# which one starts Ghostscript.
+# Pillow looks at the content of a file, not at its suffix, and uses none of its other readers: one
+# of them starts Ghostscript.
 _FORMAT_NAMES = tuple(known.name for known in FORMATS)
-# 256 MiB as RGB, the size from which Pillow warns. A file of a few bytes can claim far more.
+# 256 MiB as RGB, where Pillow begins to warn. A file of a few bytes can claim far more.
 MAX_PIXELS = 2**28 // 3
 MAX_BYTES = 2**28  # of a file
-# A progressive JPEG goes over its pixels once per scan, and a scan may be a few bytes. Cameras and
+# Each scan of a progressive JPEG passes over all pixels, and may have only a few bytes. Cameras and
 # editors write about ten scans.
 MAX_SCANNED = 2**33
 _JPEG_SCAN = b"\xff\xda"
 _GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _CUT_SHORT = "cut short: the end of the file is missing"
 
-# Pillow's own reader of uncompressed TIFF mixes up planes of 16 bits and subsampled YCbCr.
+# Pillow's own reader of uncompressed TIFF confuses planes of 16 bits and subsampled YCbCr.
 TiffImagePlugin.READ_LIBTIFF = True
-# Pillow reports some faults of a file to its log as well, which goes to standard error by default.
+# Pillow also logs some faults of a file, by default to standard error.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class ImageError(UserError):
-    """A file that is no usable image.
-
-    Attributes:
-        path: the file, or None for bytes.
-        reason: what is wrong with it, in a few plain words.
-    """
+    """A file that is no usable image: its ``path`` (None for bytes), and the ``reason``."""
 
     def __init__(self, path: Path | None, reason: str) -> None:
         super().__init__(f"{path or 'image'}: {reason}")
@@ -52,10 +44,10 @@ class ImageError(UserError):
 
 
 class _PillowSilenced:
-    """Keeps Pillow's warnings about odd files from the user; what matters is raised.
+    """Suppresses Pillow's warnings about unusual files; faults are raised.
 
-    The filters of the warnings module belong to the whole process, so all threads that decode
-    share one change of them: the first to come makes it, the last to leave takes it back.
+    The filters of the warnings module are global to the process. All threads that decode share one
+    change of them: the first thread makes it, the last one reverts it.
     """
 
     def __init__(self) -> None:
@@ -95,7 +87,7 @@ def content_of(path: Path) -> bytes:
     """The bytes of a regular file.
 
     Raises:
-        ImageError: it is a pipe, a device or the like, or of over MAX_BYTES.
+        ImageError: it is a pipe or a device, or larger than MAX_BYTES.
         OSError: it cannot be read.
     """
     with open(path, "rb", opener=_open_at_once) as file:
@@ -108,10 +100,10 @@ def content_of(path: Path) -> bytes:
 
 
 def opened(content: bytes) -> Image.Image:
-    """An image of one of FORMATS whose header has been read, and none of its pixels.
+    """An image of one of FORMATS; only its header has been read.
 
     Raises:
-        ImageError: it is none, or its pixels are too many.
+        ImageError: it is no such image, or has too many pixels.
         Exception: nearly any, for a damaged file: see ``reason_of``.
     """
     if not content:
@@ -137,7 +129,7 @@ def load(image: Image.Image) -> None:
     """Read the pixels of an opened image.
 
     Raises:
-        ImageError: libtiff found a fault, after which Pillow may go on with wrong pixels.
+        ImageError: libtiff found a fault, after which Pillow may continue with wrong pixels.
         Exception: nearly any, for a damaged file: see ``reason_of``.
     """
     _libtiff.faults = []
@@ -150,7 +142,7 @@ def load(image: Image.Image) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """What is wrong with an image, by what was raised on reading it."""
+    """What is wrong with an image, from the exception raised on reading it."""
     if isinstance(error, ImageError):
         return error.reason
     if isinstance(error, Image.DecompressionBombError):
@@ -163,7 +155,7 @@ def reason_of(error: Exception) -> str:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a pipe without waiting for its other end."""
+    """Do not wait for the other end of a pipe."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 

@@ -1,10 +1,10 @@
-"""Prepared images: a folder of packed arrays, memory-mapped by everyone who needs them.
+"""Prepared images: a folder of packed arrays, which are read by memory mapping.
 
-It holds, per split, ``SPLIT.images.npy`` (uint8, N x H x W of grey images, N x H x W x 3 of others)
-and ``SPLIT.labels.npy`` (int64, N), and beside them ``classes.json``, ``stats.json``,
-``digests.json`` and ``manifest.parquet``. Where the pixels would be too many, ``SPLIT.images.npy``
-holds no image and the folder ``SPLIT.shards`` all of them, as JPEG; otherwise that folder holds
-none. In memory every image is H x W x C.
+It holds, per split, ``SPLIT.images.npy`` (uint8, N x H x W for grey images, else N x H x W x 3) and
+``SPLIT.labels.npy`` (int64, N); also ``classes.json``, ``stats.json``, ``digests.json`` and
+``manifest.parquet``. If there are too many pixels, ``SPLIT.images.npy`` is empty and the folder
+``SPLIT.shards`` holds all images as JPEG; otherwise that folder holds none. In memory every image
+is H x W x C.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ Labels = NDArray[np.int64]
 
 
 class Images(Protocol):
-    """Images that need not be in memory: uint8, N x H x W x C.
+    """Images that need not be in memory (uint8, N x H x W x C).
 
-    A number, a slice or an array of numbers in brackets gives their pixels.
+    They are indexed by a number, a slice or an array of numbers.
     """
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of all of them."""
+        """N, H, W and C."""
 
     def __len__(self) -> int: ...
 
@@ -42,10 +42,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their labels (int64, N).
-
-    Or, for a head that trains alone, in the place of the images their features (float32, N x F).
-    """
+    """Images, or for a head their features (float32, N x F), and their labels (int64, N)."""
 
     images: Images
     labels: Labels
@@ -55,7 +52,7 @@ class Split:
 
 
 def load_split(folder: Path, name: str) -> Split:
-    """Open one split of a prepared folder: its arrays memory-mapped, its JPEG images as they are.
+    """Open one split of a prepared folder: memory-mapped arrays, or JPEG images.
 
     Raises:
         UserError: the files are missing or do not belong together.
@@ -63,10 +60,9 @@ def load_split(folder: Path, name: str) -> Split:
     try:
         packed = np.load(images_path(folder, name), mmap_mode="r")
         labels = np.load(folder / f"{name}.labels.npy")
-        in_shards = len(labels) and not len(packed)
         image_shape = shape_in_memory(packed.shape[1:])
         images: Images = packed.reshape(len(packed), *image_shape)
-        if in_shards:
+        if len(labels) and not len(packed):
             images = JpegImages(shards_folder(folder, name), image_shape)
     except (OSError, ValueError) as error:
         raise UserError(
@@ -78,7 +74,7 @@ def load_split(folder: Path, name: str) -> Split:
 
 
 def load_features(folder: Path, name: str, split: Split) -> Split:
-    """Memory-map the features of a split, with its labels, from a folder of ``training.features``.
+    """Memory-map the features of a split from a folder of ``training.features``.
 
     Raises:
         UserError: they are missing, or not one row per image.
@@ -118,13 +114,13 @@ def split_digest(folder: Path, name: str) -> str:
 
 
 def pixel_counts(images: Pixels) -> NDArray[np.int64]:
-    """How often each of the 256 values stands in each channel: C x 256."""
+    """The number of pixels with each of the 256 values, per channel: int64, C x 256."""
     from PIL import Image
 
     channels = images.shape[3]
     if not len(images):
         return np.zeros((channels, 256), dtype=np.int64)
-    # One tall image: Pillow counts many times faster than numpy.
+    # As one tall image: Pillow counts many times faster than numpy.
     stored = np.ascontiguousarray(as_stored(images))
     tall = stored.reshape(-1, *stored.shape[2:])
     return np.array(Image.fromarray(tall).histogram(), dtype=np.int64).reshape(channels, 256)
@@ -136,10 +132,10 @@ def pixel_stats(images: Pixels) -> dict[str, list[float]]:
 
 
 def stats_of(counts: NDArray[np.int64]) -> dict[str, list[float]]:
-    """The same from ``pixel_counts``: exact sums, and no float copy of the images.
+    """``pixel_stats`` from ``pixel_counts``: exact sums, without a float copy of the images.
 
-    The deviation of a channel whose pixels are all alike is given as 1, so that it can be divided
-    by, as in scikit-learn's StandardScaler.
+    The deviation of a channel with equal pixels is 1, a valid divisor, as in scikit-learn's
+    StandardScaler.
     """
     values = np.arange(256) / 255
     mean, std = [], []

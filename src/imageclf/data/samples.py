@@ -1,7 +1,6 @@
-"""From the samples that an image file stores to 8 bits, grey or RGB, or a reason why not.
+"""Convert the samples of an image file to 8 bits, grey or RGB, or give a reason why not.
 
-Pillow reads some layouts of few or many bits wrongly without a word. They are put right here, or
-refused.
+Pillow silently reads some layouts of few or many bits wrongly. They are corrected here, or refused.
 """
 
 import re
@@ -24,24 +23,24 @@ from imageclf.data.opening import MAX_PIXELS, ImageError
 # What lies behind transparent pixels.
 BACKGROUND = "white"
 GREY_MODES = {"1", "L", "LA", "La", "F"}
-# Greys of 32 bits do not say which value is white: it is the first of these that is not exceeded,
-# or with integers the largest of their type.
+# Greys of 32 bits do not define which value is white: it is the first of these that is not
+# exceeded, or for integers the largest of their type.
 WHITE_VALUES = (1, 255, 2**16 - 1)
 WHITE_IS_ZERO, SIGNED = 0, 2  # TIFF 6.0, PhotometricInterpretation and SampleFormat
-PNG_BITS = 24  # where a PNG tells its bits per sample
-# ISO 15444-1, A.5.1. From the start of the codestream: the number of components, and for each of
-# them, every 3 bytes, its sign in the top bit and its bits - 1 in the others.
+PNG_BITS = 24  # offset of the bits per sample in a PNG
+# ISO 15444-1, A.5.1. Offsets from the start of the codestream: the number of components, and every
+# 3 bytes for each of them a byte with the sign in its top bit and bits - 1 in the others.
 JPEG2000_START = b"\xff\x4f\xff\x51"
 JPEG2000_COUNT, JPEG2000_BITS = 40, 42
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Whether an opened image claims to hold nothing but greys."""
+    """Whether an opened image claims to hold only greys."""
     return image.mode in GREY_MODES or image.mode.startswith("I")
 
 
 def changes(image: Image.Image, mode: str) -> tuple[str, ...]:
-    """What becomes of the values of an image that is opened, and not yet loaded, as L or RGB."""
+    """The changes that convert an opened, not yet loaded image to ``mode``, L or RGB."""
     grey = is_grey(image)
     made = {
         "more than 8 bits scaled to 8": _is_deep(image),
@@ -55,10 +54,10 @@ def changes(image: Image.Image, mode: str) -> tuple[str, ...]:
 
 
 def prepare(image: Image.Image, content: bytes) -> None:
-    """Correct what Pillow understood wrongly of an image that is opened and not yet loaded.
+    """Correct what Pillow read wrongly of an opened, not yet loaded image.
 
     Raises:
-        ImageError: its pixels would come out wrong.
+        ImageError: its pixels would be wrong.
     """
     if isinstance(image, TiffImageFile):
         _prepare_tiff(image)
@@ -68,12 +67,12 @@ def prepare(image: Image.Image, content: bytes) -> None:
         if image.mode == "RGB" and _is_deep(image):
             raise ImageError(None, "a PNG with one transparent colour and 16 bits, not supported")
         if image.mode == "L":
-            # Told in the bits of the file, which Pillow scales to 8.
+            # The file gives the value in its own bits; Pillow scales the pixels to 8.
             image.info["transparency"] *= 255 // (2 ** content[PNG_BITS] - 1)
 
 
 def eight_bits(image: Image.Image, mode: str) -> Image.Image:
-    """Convert any loaded image to ``mode``, L or RGB, where Pillow's own way would spoil some.
+    """Convert a loaded image to ``mode``, L or RGB, also where Pillow's own way gives wrong values.
 
     Raises:
         ImageError: it holds greys on no known scale.
@@ -110,7 +109,7 @@ def _prepare_tiff(image: TiffImageFile) -> None:
         raise ImageError(None, "a TIFF with floating-point greys whose white is 0, not supported")
     if image.mode in {"P", "PA"} and max(image.tag_v2[COLORMAP]) < 2**8:
         raise ImageError(None, "a TIFF whose palette has 8 instead of 16 bits, not supported")
-    # libtiff gives the byte order of the machine, where Pillow expects that of the file.
+    # libtiff gives the byte order of the machine; Pillow expects that of the file.
     (tile,) = image.tile
     rawmode, *rest = cast("tuple[Any, ...]", tile.args)
     native = re.sub(r"^([IF];\d+)B?([SF])$", r"\1N\2", rawmode)
@@ -118,7 +117,7 @@ def _prepare_tiff(image: TiffImageFile) -> None:
 
 
 def _check_jpeg2000(content: bytes) -> None:
-    """Refuse where Pillow's rounding turns white to black, or few bits to darker greys."""
+    """Refuse images whose white Pillow's rounding turns to black, or whose few bits it darkens."""
     start = content.find(JPEG2000_START, max(content.find(b"jp2c"), 0))
     components, first = start + JPEG2000_COUNT, start + JPEG2000_BITS
     count = int.from_bytes(content[components:first])
@@ -132,10 +131,10 @@ def _scaled_grey(image: Image.Image) -> Image.Image:
     stored = np.asarray(image)
     whites = _white_values(image)
     if whites[-1] == 2**32 - 1:
-        stored = stored.view(np.uint32)  # Pillow takes them for signed
+        stored = stored.view(np.uint32)  # Pillow reads them as signed
     darkest, brightest = stored.min().item(), stored.max().item()
     white = next((value for value in whites if brightest <= value), 0)
-    # On the scale of 32 bits, what would be black all over belongs to another one.
+    # If the image would be black on the scale of 32 bits, the scale is another one.
     if not darkest >= 0 or not white or (white > 2**16 and brightest * 255 < white):
         reason = f"grey values from {darkest:g} to {brightest:g} are on no known scale"
         raise ImageError(None, reason)
@@ -148,11 +147,11 @@ def _scaled_grey(image: Image.Image) -> Image.Image:
 
 
 def _white_values(image: Image.Image) -> tuple[int, ...]:
-    """What may be white: the first that no grey of the image exceeds."""
+    """The candidates for white: the first that no grey of the image exceeds."""
     if image.mode == "F":
         return WHITE_VALUES
     if not isinstance(image, TiffImageFile):
-        return (2**16 - 1,)  # to which Pillow brings those of PNG, PPM and JPEG 2000
+        return (2**16 - 1,)  # Pillow scales PNG, PPM and JPEG 2000 to this
     bits = image.tag_v2[BITSPERSAMPLE][0]
     largest = 2 ** (bits - _is_signed(image)) - 1
     return (*WHITE_VALUES, largest) if bits == 32 else (largest,)

@@ -1,6 +1,6 @@
-"""The shape of an image: height x width x channels in memory, also where it is grey.
+"""The shape of an image: height x width x channels in memory, also for grey images.
 
-In files, and as exported models take them, grey images are height x width.
+In files and for exported models, grey images are height x width.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def shape_in_memory(stored: Sequence[int]) -> tuple[int, int, int]:
-    """The shape (H, W, C) of an image that files say to be (H, W), because it is grey, or so."""
+    """The shape (H, W, C) of an image whose stored shape is (H, W) or (H, W, C)."""
     height, width, channels = (*stored, 1)[:3]
     return height, width, channels
 
@@ -21,5 +21,5 @@ def stored_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def as_stored(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images (uint8, N x H x W x C) in the shape that files and exported models have."""
+    """Images (uint8, N x H x W x C) in the shape of files and exported models."""
     return images.reshape(len(images), *stored_shape(images.shape[1:]))

@@ -1,7 +1,7 @@
-"""Images of a split as JPEG, one after the other in files of bounded length: its shards.
+"""The shards of a split: files of bounded length that hold its images as JPEG.
 
-They take the place of packed pixels where those would be too many. Beside the shards,
-``index.npy`` (int64, N x 3) tells of every image its shard, where it begins there and its bytes.
+They replace packed pixels if those would be too many. ``index.npy`` (int64, N x 3) gives for every
+image the shard, the offset in it and the number of bytes.
 """
 
 from array import array
@@ -14,23 +14,20 @@ from numpy.typing import NDArray
 
 from imageclf.files import UserError
 
-# With 96 photographs of 224 pixels a sixth of the bytes of their pixels (of 64 pixels: 0.28), which
-# are moved by 1.2 levels on average (1.9) and in 99.9 % by no more than 15.
+# For 96 photographs of 224 pixels: a sixth of the bytes of the pixels (0.28 at 64 pixels), which
+# change by 1.2 levels on average (1.9) and 99.9 % of them by at most 15.
 QUALITY = 95
 COLOURS = "444"  # at full resolution
-SHARD = 1 << 27  # bytes that a shard does not exceed, unless one image does
+SHARD = 1 << 27  # bytes of a shard at most, unless a single image is larger
 
 Pixels = NDArray[np.uint8]
 
 
 class JpegImages:
-    """Images that are decoded when they are asked for.
+    """Images (uint8, N x H x W x C) that are decoded when they are indexed like an array.
 
-    Indexed like an array, by a number, a slice or an array of numbers, they give uint8 pixels. A
-    copy in another process reads the same files, so that nothing of them is sent.
-
-    Attributes:
-        shape: (N, H, W, C).
+    A number, a slice or an array of numbers gives pixels. A copy in another process reads the same
+    files, so no pixels are sent.
     """
 
     def __init__(self, folder: Path, image_shape: tuple[int, int, int]) -> None:
@@ -75,7 +72,7 @@ def to_jpeg(pixels: Pixels) -> bytes:
 
 
 def from_jpeg(content: bytes, image_shape: tuple[int, int, int]) -> Pixels:
-    """The image that ``to_jpeg`` was given, but for what JPEG loses."""
+    """The image (uint8) from the result of ``to_jpeg``, with the loss of JPEG."""
     image = np.empty(image_shape, np.uint8)
     _decode(content, image)
     return image
@@ -104,7 +101,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def _decode(content: bytes, image: Pixels) -> None:
-    """Decode into ``image``, which has the shape that the content must have."""
+    """Decode into ``image``; the content must have its shape."""
     import simplejpeg
 
     height, width, channels = image.shape
