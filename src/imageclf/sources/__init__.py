@@ -1,4 +1,4 @@
-"""Where images and pretrained weights come from: published data sets, folders, archives, URLs.
+"""The sources of images and pretrained weights: published data sets, folders, archives, URLs.
 
 It may import ``data``, ``network``, ``project`` and ``system``.
 """

@@ -1,7 +1,7 @@
-"""Where data sets come from: the places that hold them, and the digests that settle which is right.
+"""The published data sets: the places that have them, and the digests of their files.
 
-Every place hands over the same files, gzipped or not. What counts is the sha256 of the decompressed
-bytes, so that what is kept is the same wherever it came from.
+Every place has the same files, gzipped or not. The sha256 of the decompressed bytes is checked, so
+the kept files do not depend on the place.
 """
 
 import gzip
@@ -26,8 +26,8 @@ from imageclf.sources.debian import unpack_package
 from imageclf.sources.download import NotFoundError, UnavailableError, download
 from imageclf.text import printable
 
-MIRROR = "IMAGECLF_MIRROR"  # environment variable: a folder or URL that is asked first
-# Outside every stage's outputs, because DVC deletes those before it runs the stage again.
+MIRROR = "IMAGECLF_MIRROR"  # environment variable: a folder or URL that is tried first
+# Outside all outs of stages, because DVC deletes outs before it runs a stage.
 DOWNLOADS = Path(".downloads")
 CHUNK = 1 << 20  # bytes
 GZIP = b"\x1f\x8b"
@@ -37,8 +37,8 @@ GZIP = b"\x1f\x8b"
 class RawFile:
     """A file as it is kept: its name, size in bytes and sha256, decompressed.
 
-    Where less is published, ``bytes`` is the most that it may have and ``sha256`` the first digits.
-    ``gzipped`` tells whether the places that have it have it gzipped.
+    If less is published, ``bytes`` is an upper bound and ``sha256`` the first digits. ``gzipped``
+    tells whether places may have the file gzipped.
     """
 
     name: str
@@ -48,13 +48,13 @@ class RawFile:
 
     @property
     def published(self) -> list[str]:
-        """The names under which places have it, the likeliest first."""
+        """The names of the file in the places, the most likely first."""
         return [f"{self.name}.gz", self.name] if self.gzipped else [self.name]
 
 
 @dataclass(frozen=True)
 class DebianPackage:
-    """A package of Debian's and the folder where it puts the files."""
+    """A Debian package, and the folder where it installs the files."""
 
     name: str
     folder: Path
@@ -62,7 +62,7 @@ class DebianPackage:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a data set is made of and who publishes it."""
+    """The files of a data set, and where it is published."""
 
     title: str
     homepage: str
@@ -143,9 +143,9 @@ DATA_SETS = {
 
 @dataclass(frozen=True)
 class Source:
-    """A place that may hold the files: its name for the user, and how it hands one over.
+    """A place that may have the files, and its name for the user.
 
-    ``get`` gives the path of the file, gzipped or not, or raises UnavailableError.
+    ``get`` gives the path of a file, gzipped or not, or raises UnavailableError.
     """
 
     name: str
@@ -153,7 +153,7 @@ class Source:
 
 
 def fetch(name: str, target: Path, console: Console) -> DataSet:
-    """Write the raw folder of a data set, a key of DATA_SETS; the rest as of ``fetch_files``."""
+    """Write the raw folder of a data set, a key of DATA_SETS, as ``fetch_files`` does."""
     fetch_files(name, DATA_SETS[name], target, console)
     return DATA_SETS[name]
 
@@ -161,14 +161,14 @@ def fetch(name: str, target: Path, console: Console) -> DataSet:
 def fetch_files(name: str, data_set: DataSet, target: Path, console: Console) -> None:
     """Write a folder of known files, decompressed, and ``source.json``.
 
-    The places that may hold the set are tried in order, each announced by a line; a file is taken
-    only if its sha256 is the known one. The bytes are the same whichever place they came from.
+    The places that may have the files are tried in order, with a line for each; a file is taken
+    only if its sha256 is the known one.
 
     Args:
-        name: of a mirror's folder for them.
-        data_set: the files and who publishes them.
-        target: the folder, which appears or is replaced only when everything is right.
-        console: where the lines and, on a terminal, the progress go.
+        name: of the folder of these files in a mirror.
+        data_set: the files and their places.
+        target: the folder, which appears or is replaced only if everything is right.
+        console: for the lines and, on a terminal, the progress.
 
     Raises:
         UserError: no place has the right files, or the files cannot be written.
@@ -190,10 +190,10 @@ def fetch_files(name: str, data_set: DataSet, target: Path, console: Console) ->
 def fetch_address(
     parameter: str, address: str, folder: Path, console: Console, sha256: str | None = None
 ) -> Path:
-    """The file at an http address of the user's, in ``folder``; one that is there stays.
+    """The file at an http address, downloaded to ``folder`` unless it is there.
 
     Raises:
-        UserError: it cannot be had; the message names the parameter that holds the address.
+        UserError: it is not available; the message names the parameter that holds the address.
     """
     try:
         url = urlsplit(address)
@@ -213,7 +213,7 @@ def fetch_address(
 
 
 def in_project(path: str) -> Path:
-    """A path of the user's as seen from the project, also from DVC's temporary folders.
+    """A path relative to the project's root, also in DVC's temporary folders.
 
     Raises:
         UserError: it begins with ``~`` and there is no such user.
@@ -226,7 +226,6 @@ def in_project(path: str) -> Path:
 
 
 def _without_password(url: str) -> str:
-    """Passwords are not for the log."""
     return re.sub("//[^/]*@", "//", url)
 
 
@@ -241,7 +240,7 @@ def _disk_is_full(data_set: DataSet, target: Path) -> UserError:
 
 
 def _description(name: str, data_set: DataSet) -> dict[str, Any]:
-    """What source.json says: nothing of the place that the files came from this time."""
+    """The content of source.json, which does not depend on the place of the files."""
     return {
         "name": name,
         "title": data_set.title,
@@ -254,7 +253,7 @@ def _description(name: str, data_set: DataSet) -> dict[str, Any]:
 
 
 def _collect(data_set: DataSet, sources: Iterator[Source], folder: Path, console: Console) -> None:
-    """Try one source after the other until the folder holds every file."""
+    """Try the sources in order until the folder holds every file."""
     missing, refusals = list(data_set.files), []
     for source in sources:
         console.print(f"trying {source.name}")
@@ -279,7 +278,7 @@ def _collect(data_set: DataSet, sources: Iterator[Source], folder: Path, console
 
 
 def _take(packed: Path, target: Path, file: RawFile) -> None:
-    """Unpack a file that a source handed over; one that was downloaded and is wrong is removed."""
+    """Unpack a file of a source; remove it if it was downloaded and is wrong."""
     try:
         _unpack(packed, target, file)
     except UnavailableError:
@@ -307,7 +306,7 @@ def _unpack(packed: Path, target: Path, file: RawFile) -> None:
 
 
 def _pieces(packed: Path) -> Iterator[bytes]:
-    """The bytes of a file, decompressed if they are gzip's, a bounded piece at a time."""
+    """The bytes of a file, decompressed if it is gzipped, in pieces of bounded size."""
     try:
         with packed.open("rb") as file:
             is_gzip = file.peek(2)[:2] == GZIP
@@ -319,7 +318,7 @@ def _pieces(packed: Path) -> Iterator[bytes]:
 
 
 def _sources(name: str, data_set: DataSet, work: Path, console: Console) -> Iterator[Source]:
-    """Every place that may hold a data set, the nearest first."""
+    """Every place that may have a data set, the nearest first."""
     if name == "digits":
         yield Source("scikit-learn's copy", partial(_from_scikit_learn, work))
     if mirror := os.environ.get(MIRROR, "").rstrip("/"):
@@ -357,9 +356,8 @@ def _from_web(folders: Sequence[str], work: Path, console: Console, file: RawFil
         url = f"{folder}/{name}"
         path = work / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
         try:
-            # A file that an interrupted fetch had finished is whole.
-            if not path.exists():
-                # No compression makes a file longer by more than a small share.
+            if not path.exists():  # not yet downloaded by an interrupted fetch
+                # Compression makes no file much longer.
                 download(url, path, console, largest=file.bytes + CHUNK)
         except NotFoundError as error:
             answer = error

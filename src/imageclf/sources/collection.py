@@ -1,4 +1,4 @@
-"""What a source of images holds: which files are images, of which class and split, and the rest."""
+"""The content of a source: which files are images, their classes and splits, and other files."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ from imageclf.sources.layout import (
 )
 from imageclf.text import printable
 
-# Where labels stand that are not read.
+# Files that may hold labels, which are not read.
 TABLES = {".csv", ".tsv", ".txt", ".json", ".xml", ".xlsx", ".mat", ".parquet", ".yaml", ".yml"}
 KINDS_NAMED = 5
 CLASSES_SHOWN = 10
@@ -42,14 +42,14 @@ NO_IMAGE = "not an image by its name"
 
 @dataclass(frozen=True)
 class Collected:
-    """What a source holds.
+    """The content of a source.
 
     Attributes:
-        images: in the order of their names, which are those in the raw folder.
-        places: theirs.
+        images: sorted by their names in the raw folder.
+        places: of the images, in the same order.
         class_names: sorted.
-        layout: which folders of the source are splits, where their names alone do not tell.
-        unsupported: names of those images whose format is not read.
+        layout: which folders of the source are splits; empty if their names alone tell.
+        unsupported: the names of the images whose format is not read.
         left_out: the names and reasons of the other files.
     """
 
@@ -67,15 +67,12 @@ class Collected:
 
 
 def collect(listing: Listing, source: Path, splits: Mapping[str, str | list[str]]) -> Collected:
-    """Tell images from other files, and their classes and splits by their folders.
+    """Find the images, and their classes and splits by their folders.
 
-    Args:
-        listing: all files and folders.
-        source: for the errors.
-        splits: ``data.splits``.
+    ``source`` is for the messages; ``splits`` is ``data.splits``.
 
     Raises:
-        UserError: the folders make no classes, or may mean more than one thing.
+        UserError: the folders are no classes, or are ambiguous.
     """
     supported, unsupported = _images(listing.files)
     if not supported:
@@ -97,7 +94,7 @@ def counted(names: Iterable[str]) -> str:
 
 
 def class_table(places: Sequence[Place]) -> Table:
-    """The images of each class and split that were understood, in a few lines."""
+    """The number of images of each class and split, in a few lines."""
     counts = Counter((place.class_name, place.split) for place in places)
     classes = sorted({name for name, _ in counts})
     splits = [
@@ -126,7 +123,7 @@ def class_table(places: Sequence[Place]) -> Table:
 
 
 def _images(files: Iterable[File]) -> tuple[set[str], set[str]]:
-    """The names of the images whose format is read, and of the others."""
+    """The names of the images whose format is read, and of the other images."""
     supported, unsupported = set(), set()
     for file in files:
         if is_image(file.name):
@@ -154,7 +151,7 @@ def _arranged(
     for name, image in zip(names, images, strict=True):
         if new := raw_name(name, layout):
             if new in raw:
-                raise UserError(f"two images come to be {new}, of which {name} is one: rename it")
+                raise UserError(f"{name} and another image would both be {new}: rename one")
             raw[new] = image
     places = arrange(raw)
     inside = {image.name for image in raw.values()}
@@ -182,7 +179,7 @@ def _arranged(
 
 
 def _check_labels(names: Sequence[str], places: Sequence[Place], others: Sequence[str]) -> None:
-    """Check that folders tell the classes, where people also give flat folders and tables."""
+    """Check that folders tell the classes, and not a table of labels."""
     if len({place.class_name for place in places}) > 1:
         return
     first = min(names)
@@ -214,7 +211,7 @@ def _check_class_folders(
 
 
 def _check_counts(places: Sequence[Place], unread: set[str]) -> None:
-    """Check that each class can stand in each split; copies among its images show only later."""
+    """Check that each class has an image for each split; duplicates are found only later."""
     given = {place.split for place in places}
     wanted = ["train", *(split for split in ("val", "test") if split not in given)]
     counts = Counter(

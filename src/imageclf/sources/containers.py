@@ -1,6 +1,6 @@
-"""Folders, zip and tar files as one thing: named files that can be read.
+"""Folders, zip and tar files in one form: named files that can be read.
 
-Nothing is ever unpacked under a name that an archive gives: its files are read one by one.
+No file is unpacked under the name that an archive gives it: the files are read one by one.
 """
 
 import bz2
@@ -28,7 +28,7 @@ from imageclf.data.image_files import START, begins_as_image, is_litter
 from imageclf.files import UserError
 from imageclf.sources.zip_names import decoded_names
 
-# Images hardly shrink. An archive that grows more than this, and to more than HARMLESS, is a bomb.
+# Images hardly compress: an archive that grows more than this, and to over HARMLESS, is a bomb.
 MOST_EXPANSION = 100
 HARMLESS = 1 << 30  # bytes
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second one is empty
@@ -37,7 +37,7 @@ COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
 }
-# What people give instead, by the first bytes.
+# Other files that users may give, by their first bytes.
 OTHERS = {
     b"Rar!\x1a\x07": "a RAR archive",
     b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
@@ -52,13 +52,13 @@ DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile),
     *(lzma.LZMAError, zlib.error, EOFError),
 )
-# What zipfile and tarfile also raise when they meet bytes that no program wrote.
+# What zipfile and tarfile also raise for damaged bytes.
 MANGLED = (*DAMAGED, struct.error, ValueError, OverflowError, LookupError, RecursionError)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder or archive holds; ``folders`` are the paths of all folders in it."""
+    """The content of a folder or archive; ``folders`` are the paths of all folders in it."""
 
     files: list[File]
     folders: list[str]
@@ -68,13 +68,12 @@ class Listing:
 def opened(source: Path, work: Path) -> Iterator[Listing]:
     """The files of a folder, zip or tar (plain, gzip, bzip2, xz), without litter.
 
-    Args:
-        source: the folder or archive. How it begins tells which kind of archive it is.
-        work: an existing folder, where a compressed tar is unpacked as a whole.
+    The first bytes tell the kind of an archive. A compressed tar is unpacked as a whole into the
+    existing folder ``work``.
 
     Raises:
-        UserError: the source is missing, damaged or of another kind, or holds what could do harm:
-            names that lead out of it, links, devices, a bomb.
+        UserError: the source is missing, damaged or of another kind, or has harmful content: names
+            that lead out of it, links, devices, a bomb.
     """
     if not source.exists():
         raise UserError(f"{source} does not exist: data.source names a folder, a zip or tar file")
@@ -88,7 +87,7 @@ def opened(source: Path, work: Path) -> Iterator[Listing]:
 
 
 def _listing(source: Path, work: Path, stack: ExitStack) -> Listing:
-    """What it holds, in any order; the stack keeps open what its files are read from."""
+    """The content in any order; the stack keeps the archive open."""
     if source.is_dir():
         return _in_folder(source)
     with source.open("rb") as file:
@@ -127,7 +126,7 @@ def _check_kind(start: bytes, source: Path) -> None:
 
 
 def _in_folder(source: Path) -> Listing:
-    """Links are followed: they are the user's own."""
+    """The content of a folder; links are followed, as the user made them."""
     files, folders = [], []
     for above, inside, names in os.walk(source, followlinks=True, onerror=_raise):
         inside[:] = [name for name in inside if not is_litter(name)]
@@ -161,7 +160,7 @@ def _in_zip(archive: zipfile.ZipFile, source: Path) -> Listing:
 
 
 def _open_in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Path) -> IO[bytes]:
-    # RuntimeError: encrypted, as only the header beside the file says.
+    # RuntimeError: encrypted according to the file's own header only.
     with _damage_told(source, (*MANGLED, RuntimeError)):
         return archive.open(info)
 
@@ -173,18 +172,18 @@ def _in_tar(archive: tarfile.TarFile, source: Path) -> Listing:
         if info.isdir():
             folders.append(name)
         elif info.isreg():
-            # It is None only for what is no regular file.
+            # It gives None only if this is no regular file.
             extract = cast("Callable[[], IO[bytes]]", partial(archive.extractfile, info))
             files.append(File(name, info.size, extract))
         else:
             raise UserError(f"{source} is refused: {info.name} is a link or a device")
-    # A sparse file, too, may claim any size.
+    # A sparse file may claim any size.
     _check_expansion(sum(file.size for file in files), source)
     return _without_litter(Listing(files, folders))
 
 
 def _plain_tar(source: Path, start: bytes, work: Path) -> Path:
-    """The tar itself, or its unpacked copy: of a compressed one no single file can be reached."""
+    """The tar itself, or its unpacked copy: a compressed tar has no random access."""
     unpack = next((unpack for magic, unpack in COMPRESSED.items() if start.startswith(magic)), None)
     if unpack is None:
         return source
@@ -202,12 +201,12 @@ def _check_expansion(size: int, source: Path) -> None:
     if size > HARMLESS and size > MOST_EXPANSION * packed:
         raise UserError(
             f"{source} is refused: its {decimal(packed)} would unpack to more than "
-            f"{decimal(max(HARMLESS, MOST_EXPANSION * packed))}, as only a bomb's do"
+            f"{decimal(max(HARMLESS, MOST_EXPANSION * packed))}: it is an archive bomb"
         )
 
 
 def _safe(name: str, source: Path) -> str:
-    """The name without a ``./`` before it or a ``/`` after it, refused if it leads elsewhere.
+    """The name without ``./`` before and ``/`` after it; refused if it leads out of the source.
 
     Old programs on Windows write backslashes between folders.
     """
@@ -218,9 +217,9 @@ def _safe(name: str, source: Path) -> str:
 
 
 def _in_order(listing: Listing, source: Path) -> Listing:
-    """By name, in Unicode's composed form: macOS takes accents apart.
+    """Sorted by name, in Unicode's composed form: macOS decomposes accents.
 
-    Also with the folders that an archive holds without an entry of their own.
+    The folders include those that have no entry of their own in an archive.
     """
     files = [File(_composed(file.name, source), file.size, file.open) for file in listing.files]
     files.sort(key=lambda file: file.name)

@@ -1,4 +1,4 @@
-"""The files of a Debian package for anyone: downloaded and unpacked, but not installed."""
+"""The files of a Debian package, downloaded and unpacked without root, but not installed."""
 
 import errno
 import os
@@ -13,8 +13,8 @@ from imageclf.sources.download import UnavailableError
 COMMAND_TIMEOUT = 600  # seconds
 ROOM = 100_000_000  # bytes: the lists of a distribution, a package and its files
 NO_SPACE = ("No space left on device", "enough free space")
-# Every folder that apt writes to is a private one, so that no rights are needed. The system's own
-# hooks are cleared: they look after the system's lists, which are not touched here.
+# apt writes only to private folders, so that root is not needed. The system's hooks are cleared:
+# they maintain the system's lists, which do not change here.
 APT_SETTINGS = """\
 Dir::State "{folder}/state";
 Dir::State::status "/var/lib/dpkg/status";
@@ -32,19 +32,17 @@ Acquire::GzipIndexes "true";
 
 
 def unpack_package(name: str, target: Path) -> None:
-    """Download a package from where the system's own lists say and unpack it into ``target``.
+    """Download a package from the system's package sources and unpack it.
 
-    Args:
-        name: of the package.
-        target: a new folder, which appears only when it is whole; its parent is there.
+    ``target`` is a new folder in an existing one; it appears only when it is whole.
 
     Raises:
-        UnavailableError: apt is not here, or cannot have the package.
-        OSError: the disk has no room for it.
+        UnavailableError: apt is not installed, or cannot get the package.
+        OSError: the disk has no space for it.
     """
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise UnavailableError("apt-get is not installed here")
-    # A disk that fills up under apt-get can make it wait forever.
+    # If the disk fills up, apt-get may wait forever.
     if shutil.disk_usage(target.parent).free < ROOM:
         raise _disk_is_full()
     with TemporaryDirectory(dir=target.parent) as temporary:
@@ -52,7 +50,7 @@ def unpack_package(name: str, target: Path) -> None:
         for private in ("state/lists/partial", "cache/archives/partial"):
             (folder / private).mkdir(parents=True)
         (folder / "apt.conf").write_text(APT_SETTINGS.format(folder=folder))
-        # A list that cannot be had does not matter if the package stands in another one.
+        # A list that is not available does not matter if another one has the package.
         update = _run(folder, "apt-get", "-c", "apt.conf", "update")
         download = _run(folder, "apt-get", "-c", "apt.conf", "download", name)
         if download.returncode:
@@ -69,8 +67,7 @@ def _run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
         ended = subprocess.run(  # noqa: S603 - every word of it is the project's own
             command,
             cwd=folder,
-            # Its words are read.
-            env={**os.environ, "LC_ALL": "C"},
+            env={**os.environ, "LC_ALL": "C"},  # its messages are parsed
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -89,7 +86,7 @@ def _disk_is_full() -> OSError:
 
 
 def _reason(complaints: str) -> str:
-    """The line that says most: what could not be reached, else what apt-get stopped for."""
+    """The most useful line: what could not be reached, else the last error of apt-get."""
     lines: list[str] = re.findall(r"^[EW]: (.+)$", complaints, re.MULTILINE)
     unreachable = [line for line in lines if line.startswith("Failed to fetch")]
     return (unreachable or lines[-1:] or ["apt-get gave no reason"])[0]

@@ -1,8 +1,8 @@
-"""One file over HTTP: resumed where it stopped, tried again where that can help.
+"""Download a file over HTTP: resumed where it stopped, and retried if that can help.
 
-While it comes, the file stands beside its target as ``TARGET.part``, and what the server said of
-it as ``TARGET.part.json``. Both outlive a lost connection and a kill, so that the next call asks
-only for the bytes that are missing.
+The partial file is ``TARGET.part``, beside its target; ``TARGET.part.json`` holds the server's data
+on it. Both stay after a lost connection or a kill, so that the next call requests only the missing
+bytes.
 """
 
 import json
@@ -33,39 +33,39 @@ BACKOFF = 1.0  # seconds before the second attempt, doubled before each further 
 CHUNK = 1 << 16  # bytes
 
 PASSING = {408, 425, 429, 500, 502, 503, 504}
-# S3 answers 403 for a name that does not exist.
+# S3 answers 403 for a missing name.
 NOT_THERE = {403, 404, 410}
 
 
 class UnavailableError(Exception):
-    """A file cannot be had from where it was asked for; the message says why."""
+    """A file is not available from a place; the message gives the reason."""
 
 
 class NotFoundError(UnavailableError):
-    """The place answers, but holds no such file."""
+    """The place answers, but has no such file."""
 
 
 class _PassingError(Exception):
-    """A fault that may be gone a moment later."""
+    """A fault that may be gone at the next attempt."""
 
 
 @dataclass(frozen=True)
 class _Partial:
-    """The bytes that came so far and the notes on where they came from."""
+    """The bytes received so far, and the notes on their source."""
 
     url: str
     data: Path
     notes: Path
 
     def read(self) -> tuple[int, dict[str, Any]]:
-        """How many bytes there are to go on from, and the notes; (0, {}) for a fresh start."""
+        """The number of bytes to continue from, and the notes; (0, {}) for a fresh start."""
         if not (self.data.exists() and self.notes.exists()):
             return 0, {}
         notes = json.loads(self.notes.read_bytes())
         return (self.data.stat().st_size, notes) if notes["url"] == self.url else (0, {})
 
     def start(self, total: int | None, validator: str | None) -> None:
-        # The notes go first: at no moment do old notes stand beside new bytes.
+        # The notes are removed first: old notes must never be beside new bytes.
         self.notes.unlink(missing_ok=True)
         self.data.write_bytes(b"")
         write_json(self.notes, {"url": self.url, "total": total, "validator": validator})
@@ -85,20 +85,20 @@ def download(
 ) -> None:
     """Download ``url`` to ``target``, which appears only when it is whole.
 
-    A name that does not resolve, a refused connection or an HTTP error fails at once; a busy
-    server, silence or a lost connection is tried ATTEMPTS times in all, going on from the bytes
-    that came. On a terminal a bar shows bytes, rate and time left.
+    A name that does not resolve, a refused connection or an HTTP error fails at once. After a busy
+    server, silence or a lost connection the download continues, in ATTEMPTS attempts at most. On a
+    terminal a bar shows bytes, rate and time left.
 
     Args:
         url: an http or https address.
-        target: where the bytes go, exactly as the server stores them.
-        console: where the bar and a line for every repeated attempt go.
+        target: gets the bytes exactly as the server stores them.
+        console: for the bar and a line for every further attempt.
         sha256: of the whole file, 64 hexadecimal digits; a file that differs is removed.
         largest: refuse a file of more bytes than this.
 
     Raises:
-        NotFoundError: the server holds no such file.
-        UnavailableError: the file cannot be had for any other reason.
+        NotFoundError: the server has no such file.
+        UnavailableError: the file is not available for any other reason.
         OSError: the file cannot be written.
     """
     partial = _Partial(
@@ -130,7 +130,7 @@ def download(
 
 
 def _receive(partial: _Partial, largest: int | None, progress: Progress, task: TaskID) -> None:
-    """Ask for the bytes that are missing and add them to the partial file."""
+    """Request the missing bytes and add them to the partial file."""
     offset, notes = partial.read()
     if offset and offset == notes["total"]:
         return
@@ -169,11 +169,10 @@ def _range_headers(offset: int, notes: dict[str, Any]) -> dict[str, str]:
 def _begin(
     response: requests.Response, partial: _Partial, offset: int, notes: dict[str, Any]
 ) -> tuple[int, int | None]:
-    """Judge the answer: how many bytes of the partial file it goes on from, and the whole size.
+    """The number of bytes of the partial file that the answer continues from, and the whole size.
 
-    A server may ignore a range (200: the file from its beginning), refuse it (416), or send
-    another one than asked for; only a 206 that names the right place in a file of the same size
-    is added to what is there.
+    A server may ignore a range (200: the whole file), refuse it (416), or send another one. Only a
+    206 with the right offset in a file of the same size is added to the partial file.
     """
     status, headers = response.status_code, response.headers
     if status in PASSING:
@@ -192,16 +191,16 @@ def _begin(
     length = headers.get("Content-Length")
     total = int(length) if length else None
     etag = headers.get("ETag", "W/")
-    # A weak ETag says that two files mean the same, not that their bytes agree (RFC 9110, 8.8.1).
+    # A weak ETag does not say that the bytes of two files are equal (RFC 9110, 8.8.1).
     partial.start(total, headers.get("Last-Modified") if etag.startswith("W/") else etag)
     return 0, total
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """The body as it comes, without undoing any Content-Encoding.
+    """The body as it is sent, without decoding any Content-Encoding.
 
     Raises:
-        _PassingError: the connection was lost, or the server is silent or all but silent.
+        _PassingError: the connection was lost, or the server is silent or too slow.
     """
     since, received = time.monotonic(), 0
     try:
@@ -221,7 +220,7 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _explained(error: Exception) -> Exception:
-    """What went wrong before the server answered, in words, and whether it may pass."""
+    """The error to raise for one that came before the server answered."""
     if isinstance(error, requests.ReadTimeout):
         return _PassingError(f"the server was silent for {READ_TIMEOUT:g} s")
     cause = error.args[0] if error.args else error

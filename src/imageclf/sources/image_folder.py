@@ -1,8 +1,8 @@
 """Images in a folder per class, or an archive or URL of one -> the raw folder.
 
-The raw folder holds ``images.tar``, uncompressed: one file in DVC's cache however many images, and
-the same bytes from the same images whether they came as a folder, a zip or a tar; and
-``source.json``, which tells what is in it and what was left out.
+The raw folder holds ``images.tar``, uncompressed: one file in DVC's cache for any number of images,
+with the same bytes from a folder, a zip or a tar; and ``source.json``, which lists its content and
+what was left out.
 """
 
 import shutil
@@ -33,17 +33,17 @@ def fetch_images(
     console: Console,
     splits: Mapping[str, str | list[str]] = NO_SPLITS,
 ) -> Collected:
-    """Write the raw folder of images that the user has.
+    """Write the raw folder from the user's images, which are only read.
 
     Args:
         source: a folder, a zip or tar file (relative to the root of the project), or the http
-            address of an archive. Whatever its layout, see ``layout``, it is only read.
-        target: the raw folder, which appears or is replaced only when everything is right.
-        console: where the progress goes, on a terminal.
+            address of an archive; its layout is one of those in ``layout``.
+        target: the raw folder, which appears or is replaced only if everything is right.
+        console: for the progress, on a terminal.
         splits: ``data.splits``.
 
     Raises:
-        UserError: the source cannot be had, is unsafe or damaged, or its folders make no classes.
+        UserError: the source is not available, unsafe or damaged, or its folders are no classes.
     """
     if not source:
         raise UserError(
@@ -52,7 +52,7 @@ def fetch_images(
         )
     try:
         WORK.mkdir(parents=True, exist_ok=True)
-        # What a lost connection leaves stays there for the next try, all else goes.
+        # After a lost connection the partial file stays for the next attempt.
         path = (
             fetch_address("data.source", source, WORK, console)
             if "://" in source
@@ -86,7 +86,7 @@ def _store(collected: Collected, folder: Path, console: Console) -> None:
 
 
 def _description(collected: Collected, tar: Path) -> dict[str, Any]:
-    """What source.json says: nothing of the place that the images came from."""
+    """The content of source.json, which does not depend on the place of the images."""
     return {
         "name": "image_folder",
         "images": len(collected.images),

@@ -1,9 +1,9 @@
 """The layout of a source: which of its folders are splits, and which are classes.
 
-A layout lists for each split the patterns of the folders that hold its images, with ``*`` for a
-folder of any name, the last of which is the class: ``{"train": ["training_set/*"]}``,
-``{"train": ["*/train"]}``. The split is empty where the folders name none. Whatever the layout,
-the images get names that ``class_folders`` understands.
+A layout lists for each split the patterns of the folders that hold its images, such as
+``{"train": ["training_set/*"]}`` or ``{"train": ["*/train"]}``. ``*`` is a folder of any name; the
+last ``*`` is the class. The split is empty if the folders name none. The images get names as in
+``class_folders``.
 """
 
 import re
@@ -20,26 +20,26 @@ WORDS = {
     "val": r"val(?:id(?:ation)?)?|eval(?:uation)?|dev",
     "test": r"test(?:ing)?",
 }
-# Tells nothing of a folder in which everything is images.
+# Words without meaning in the name of a folder of images.
 GENERIC = "set|data|dataset|images?|imgs?|photos?|pictures?|split|folder"
 NAMED = 3  # folders in a message, at most
 
 
 def wrapper(images: Sequence[str], folders: Iterable[str], chosen: Layout) -> str:
-    """The folders that hold all the rest and mean nothing, such as ``flower_photos/``, or nothing.
+    """The folders without meaning that hold everything, such as ``flower_photos/``; may be empty.
 
-    What remains below them is a folder per class or split.
+    Below them there is a folder per class or split.
 
     Args:
         images: their names, at least one.
         folders: the names of all folders, also of empty ones.
-        chosen: ``data.splits``, whose folders have a meaning.
+        chosen: ``data.splits``; its folders have a meaning.
     """
     shared = commonpath(images)
     beside = [folder for folder in folders if not f"{shared}/".startswith(f"{folder}/")]
     parts = [part for part in commonpath([*images, *beside]).split("/") if part]
     meant = {pattern.split("/")[0] for patterns in chosen.values() for pattern in patterns}
-    # One class alone would be an error: a folder that only holds folders is none.
+    # A single class would be an error, so a folder that holds only folders is no class.
     depth = min(name.count("/") for name in images) - 1
     kept = 0
     while (
@@ -52,13 +52,10 @@ def wrapper(images: Sequence[str], folders: Iterable[str], chosen: Layout) -> st
 
 
 def recognised(images: Iterable[str]) -> Layout:
-    """The layout of images by the names of their folders.
-
-    Args:
-        images: their names below the ``wrapper``.
+    """The layout of images (names below the ``wrapper``) by the names of their folders.
 
     Raises:
-        UserError: they may mean more than one thing; it tells what to set ``data.splits`` to.
+        UserError: the names are ambiguous; the message gives values for ``data.splits``.
     """
     tree = _Tree(images)
     layout = _splits_at_the_top(tree) or _splits_in_classes(tree) or {"": ["*"]}
@@ -67,7 +64,7 @@ def recognised(images: Iterable[str]) -> Layout:
 
 
 def chosen_layout(splits: Mapping[str, str | list[str]]) -> Layout:
-    """The layout that ``data.splits`` asks for; a folder without ``*`` is one of class folders."""
+    """The layout of ``data.splits``; a folder without ``*`` holds class folders."""
     layout = {}
     for split, folders in splits.items():
         patterns = []
@@ -96,7 +93,7 @@ def check_all_are_there(images: Iterable[str], layout: Layout) -> None:
 
 
 def raw_name(image: str, layout: Layout) -> str | None:
-    """The name of an image in the raw folder; None outside of all class folders."""
+    """The name of an image in the raw folder; None if it is in no class folder."""
     found = _best_match(_above(image), layout)
     if not found:
         return None
@@ -113,7 +110,7 @@ def raw_name(image: str, layout: Layout) -> str | None:
 
 
 def is_class_folder(folder: str, layout: Layout) -> bool:
-    """Whether a folder is one of a class, and not one in or above it."""
+    """Whether a folder is a class folder, not one inside or above it."""
     found = _best_match(folder.split("/"), layout)
     return found is not None and found[1].count("/") == folder.count("/")
 
@@ -123,7 +120,7 @@ def _above(name: str) -> list[str]:
 
 
 def _best_match(folders: list[str], layout: Layout) -> tuple[str, str] | None:
-    """The split and the pattern, the longest and most exact one, that a path begins with."""
+    """The split and the longest, most exact pattern that a path begins with."""
     matches = []
     for split, patterns in layout.items():
         for pattern in patterns:
@@ -138,7 +135,7 @@ def _best_match(folders: list[str], layout: Layout) -> tuple[str, str] | None:
 
 
 class _Tree:
-    """Folders that hold images, at whatever depth: those in each, and where images lie directly."""
+    """The folders ``inside`` each folder, and the ``direct`` ones, which hold images themselves."""
 
     def __init__(self, images: Iterable[str]) -> None:
         self.inside: defaultdict[str, set[str]] = defaultdict(set)
@@ -204,7 +201,7 @@ def _splits_in_classes(tree: _Tree) -> Layout:
 
 
 def _split_folders(folders: set[str]) -> dict[str, str]:
-    """The split of those folders that are named like splits, if the folders are splits at all."""
+    """The split of each folder that is named like a split, if the folders are splits at all."""
     alike: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for folder in folders:
         if found := _split_and_rest(folder):
@@ -218,7 +215,7 @@ def _split_folders(folders: set[str]) -> dict[str, str]:
 
 
 def _split_and_rest(folder: str) -> tuple[str, str] | None:
-    """Train, val or test, and what else stands in the name: seg_train is train, seg."""
+    """Train, val or test, and the rest of the name: seg_train is train, seg."""
     if folder.lower() in SPLIT_OF_FOLDER:
         return SPLIT_OF_FOLDER[folder.lower()], ""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+", folder)
@@ -242,7 +239,7 @@ def _check_for_doubles(found: Mapping[str, str]) -> None:
 
 
 def _check_classes_are_told_from_groups(tree: _Tree, layout: Layout) -> None:
-    """Where class folders hold nothing but several folders, those may be the classes."""
+    """Refuse class folders that hold only folders: those may be the classes."""
     for split, (pattern,) in layout.items():
         above = pattern.removesuffix("*").rstrip("/")
         if not pattern.endswith("*") or split not in {"", "train"}:

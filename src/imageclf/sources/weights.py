@@ -1,7 +1,7 @@
-"""Where pretrained weights come from, and how they become the backbone of a network.
+"""The sources of pretrained weights, and their conversion to the backbone of a network.
 
-``model.weights`` names ImageNet's of torchvision, a file with a state dict for one of torchvision's
-networks, or a classifier of ours, in a folder or in MLflow. Nothing is unpickled but tensors.
+``model.weights`` names torchvision's ImageNet weights, a file with a state dict for one of
+torchvision's networks, or our own classifier, in a folder or in MLflow. Only tensors are unpickled.
 """
 
 import re
@@ -41,12 +41,12 @@ PARAMETER = "model.weights"
 Download = Callable[[str, Path], Path]
 WORK = DOWNLOADS / "weights"
 SIDE = 224  # pixels, of the images that torchvision's networks are made for
-MEGABYTE = 1 << 20  # bytes, in torchvision's own figures
-# torchvision renames them too: its file for DenseNet is older than the names (models/densenet.py).
+MEGABYTE = 1 << 20  # bytes, in torchvision's metadata
+# torchvision renames them too: its DenseNet file has older names (models/densenet.py).
 OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\.\w+)$")
-# What GoogLeNet and Inception classify with halfway, while they train.
+# The auxiliary classifiers of GoogLeNet and Inception, which are used only in training.
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-# These two have a normalisation of their own, pixels to -1..1, behind that of the others.
+# These two add their own normalisation, pixels to -1..1, to that of the others.
 OWN_NORMALISATION = ("googlenet", "inception_v3")
 
 
@@ -56,13 +56,13 @@ def fetch_weights(
     """Write the folder of pretrained weights, see ``pretrained``; None if there are none to fetch.
 
     Args:
-        model: ``weights`` says where they are, ``name`` of which network they should be.
-        target: appears or is replaced only when everything is right.
-        console: where the lines and, on a terminal, the progress go.
-        download: brings a registered classifier, ``models:/NAME@ALIAS``, into a folder.
+        model: ``weights`` gives their place, ``name`` the network that they are for.
+        target: appears or is replaced only if everything is right.
+        console: for the lines and, on a terminal, the progress.
+        download: downloads a registered classifier, ``models:/NAME@ALIAS``, to a folder.
 
     Raises:
-        UserError: they cannot be had, or are those of another network.
+        UserError: they are not available, or are those of another network.
     """
     try:
         pretrained, weights = _found(model, console, download)
@@ -87,7 +87,7 @@ def _found(
     if "://" in weights:
         address, _, sha256 = weights.partition("#sha256=")
         path = fetch_address(PARAMETER, address, WORK, console, sha256)
-        # The name alone: the same file from another address is the same.
+        # Only the name: the file may also come from another address.
         return _of_torchvision(model, path, {"title": PurePosixPath(urlsplit(address).path).name})
     path = in_project(weights)
     if path.is_dir():
@@ -115,7 +115,7 @@ def _imagenet(model: Model, console: Console) -> tuple[Pretrained, Mapping[str, 
 
 
 def _of_ours(folder: Path) -> tuple[Pretrained, Mapping[str, "Tensor"]]:
-    """The backbone of a classifier of ours, whatever its head was."""
+    """The backbone of our own classifier; its head is dropped."""
     from imageclf.network.classifier import load_classifier, normalisation
 
     if not (folder / "model.json").exists():
@@ -140,7 +140,7 @@ def _of_ours(folder: Path) -> tuple[Pretrained, Mapping[str, "Tensor"]]:
 def _of_torchvision(
     model: Model, path: Path, origin: dict[str, str]
 ) -> tuple[Pretrained, Mapping[str, "Tensor"]]:
-    """The backbone of a state dict of torchvision's, whatever the classes of its head."""
+    """The backbone of a state dict of torchvision; its head is dropped."""
     from imageclf.network.architectures import (
         cut_off_head,
         first_convolution,
@@ -174,7 +174,7 @@ def _of_torchvision(
 
 
 def _imagenet_normalisation(name: str) -> tuple[list[float], list[float]]:
-    """What torchvision's own weights of a network were trained behind: mean and std."""
+    """The mean and std with which torchvision's weights of a network were trained."""
     from torchvision.models import get_model_weights
 
     if name in OWN_NORMALISATION:

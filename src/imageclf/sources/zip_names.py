@@ -1,7 +1,7 @@
-"""The names of the files in a zip, in whatever encoding an old program wrote them.
+"""The names of the files in a zip, whatever their encoding.
 
-A zip says of each name whether it is UTF-8. If not, it should be code page 437 (APPNOTE.TXT of
-PKWARE, appendix D), but programs write the code page of their user or UTF-8 without saying so.
+A flag marks a name as UTF-8. Without it the name should be code page 437 (APPNOTE.TXT of PKWARE,
+appendix D), but programs also write the code page of the user, or UTF-8 without the flag.
 """
 
 import re
@@ -22,8 +22,8 @@ COMMON = range(0x88, 0x99)
 def decoded_names(infos: Sequence[zipfile.ZipInfo]) -> list[str]:
     """The names of files in a zip that was opened without an encoding.
 
-    What is not marked is UTF-8 or Japanese (cp932) where all such names are, code page 437 where
-    that gives letters, and otherwise keeps its bytes as ``%XX``, so that names stay different.
+    Unmarked names are UTF-8 or Japanese (cp932) if all of them can be, else code page 437 if that
+    gives letters. Otherwise their bytes are kept as ``%XX``, so that names stay different.
     """
     unmarked = [_raw(info) for info in infos if not _is_certain(info)]
     encoding = next((name for name, fits in ENCODINGS.items() if all(map(fits, unmarked))), "")
@@ -46,7 +46,7 @@ def _is_certain(info: zipfile.ZipInfo) -> bool:
 
 
 def _unicode_path(info: zipfile.ZipInfo) -> str:
-    """The name as an extra field tells it in UTF-8, if that was made for this name."""
+    """The name in UTF-8 from an extra field, if the field was made for this name."""
     extra = info.extra
     while len(extra) >= 4:
         kind, size = struct.unpack("<HH", extra[:4])
@@ -67,7 +67,7 @@ def _is_utf8(raw: bytes) -> bool:
 
 
 def _is_japanese(raw: bytes) -> bool:
-    """Whether the name makes Japanese words, not European ones that happen to have such bytes."""
+    """Whether the name has Japanese words, not European ones that happen to have such bytes."""
     try:
         name = raw.decode("cp932")
     except UnicodeDecodeError:

@@ -148,7 +148,7 @@ def test_split_folders_of_other_names_become_those_of_the_raw_folder(
 
 def test_two_images_that_come_to_one_name_are_refused(photos: Path) -> None:
     save_photographs(photos, "dog/a/0.jpg", "a/dog/0.jpg")
-    with pytest.raises(UserError, match="two images come to be train/dog/a/0.jpg"):
+    with pytest.raises(UserError, match="another image would both be train/dog/a/0.jpg"):
         fetch_images(str(photos), RAW, Console(file=io.StringIO()), {"train": [".", "a"]})
 
 
