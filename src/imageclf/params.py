@@ -1,6 +1,6 @@
-"""The schema of params.yaml: typed, frozen, unknown keys refused by name.
+"""The schema of params.yaml: typed and frozen; unknown keys are refused.
 
-Every value is checked before any work starts; params.yaml explains each of them beside it.
+Every value is checked before any work starts. The comments in params.yaml explain the values.
 """
 
 import difflib
@@ -19,7 +19,7 @@ Positive = Annotated[int, Field(gt=0)]
 Layers = Annotated[list[Annotated[int, Field(gt=0, le=2**15)]], Field(max_length=100)]
 Fit = Literal["crop", "fill", "pad", "stretch"]
 
-# torchvision's own names, written out because to import it takes seconds.
+# torchvision's names, written out because its import takes seconds.
 TORCHVISION = """
 alexnet convnext_base convnext_large convnext_small convnext_tiny densenet121 densenet161
 densenet169 densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3
@@ -34,7 +34,7 @@ squeezenet1_1 swin_b swin_s swin_t swin_v2_b swin_v2_s swin_v2_t vgg11 vgg11_bn 
 vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2
 wide_resnet50_2
 """.split()  # noqa: SIM905 - a line per name would fill two screens
-# The image sides, in pixels, that each architecture is made for.
+# The sides of images, in pixels, that each architecture is made for.
 IMAGE_SIZES = {
     "mlp": range(1, 513),
     "mlp_sequential": range(1, 513),
@@ -48,13 +48,13 @@ OUTPUT_OF_LOSS = {"nll": "log_softmax", "cross_entropy": "logits", "mse": "softm
 
 
 class Section(BaseModel):
-    """A part of params.yaml. Strict: no value is converted, no unknown key is accepted."""
+    """A section of params.yaml. Strict: no value is converted, no unknown key is accepted."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
-    """Which labelled images."""
+    """The labelled images."""
 
     name: Literal["digits", "mnist", "fashion_mnist", "image_folder"]
     source: str
@@ -110,7 +110,7 @@ class Transform(Section):
 
 
 class Augment(Section):
-    """Random changes to train images, each image drawing its own; 0, 1 or false is none."""
+    """Random changes to train images, drawn for each image; 0, 1 or false is none."""
 
     shift: Annotated[int, Field(ge=0)]
     flip: bool
@@ -124,14 +124,14 @@ class Augment(Section):
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether images are trained on as they are."""
+        """Whether images are not changed."""
         return self.crop_scale == 1 and not any(
             value for name, value in self if name != "crop_scale"
         )
 
 
 class Model(Section):
-    """The network and what stands in front of it."""
+    """The network and its normalisation."""
 
     name: str
     weights: str
@@ -140,7 +140,7 @@ class Model(Section):
     hidden: Layers
     width: Annotated[int, Field(gt=0, le=2**12)]
     depth: Annotated[int, Field(gt=0, le=200)]  # ResNet-1202 of arXiv:1512.03385 has 200
-    stages: Annotated[int, Field(ge=1, le=5)]  # five leave one of 28 pixels
+    stages: Annotated[int, Field(ge=1, le=5)]  # five reduce 28 pixels to one
     activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "silu"]
     dropout: Fraction
     init: Literal[
@@ -194,7 +194,7 @@ class Model(Section):
 
     @property
     def pretrained(self) -> bool:
-        """Whether the backbone begins with weights that another training found."""
+        """Whether the backbone begins with weights from another training."""
         return self.weights != "none"
 
 
@@ -246,7 +246,7 @@ class Evaluate(Section):
 
 
 class Export(Section):
-    """What counts as an exported file that agrees with the model."""
+    """When an exported file agrees with the model."""
 
     tolerance: Annotated[float, Field(gt=0, lt=0.1)]
 
@@ -259,7 +259,7 @@ class Register(Section):
 
 
 class Runtime(Section):
-    """Where and how fast, never what: no stage lists these, so changing them reruns nothing."""
+    """Where and how fast to compute: no stage lists these, so changing them reruns nothing."""
 
     device: str
     threads: Literal["auto"] | Positive
@@ -349,7 +349,7 @@ class Params(Section):
 
     @property
     def trains_on_features(self) -> bool:
-        """Whether the backbone gives the same of an image each time, so that once is enough."""
+        """Whether the features of an image never change, so that they are computed once."""
         return self.model.freeze == "backbone" and self.augment.changes_nothing
 
 
@@ -358,7 +358,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
     Raises:
         UserError: the file is missing, is not YAML, or does not fit the schema. The message names
-            each offending key by its dotted path and the nearest valid key.
+            each wrong key by its dotted path, and the nearest valid key.
     """
     return check_params(read_yaml(path), str(path))
 
@@ -403,7 +403,7 @@ def known_keys() -> list[str]:
 
 
 def _explain(detail: ErrorDetails) -> str:
-    # Parts that are no key, such as "constrained-int", name the branch of a union that was tried.
+    # Parts that are no key, such as "constrained-int", name a tried branch of a union.
     path = ".".join(
         str(part) for part in detail["loc"] if isinstance(part, int) or part.isidentifier()
     )
