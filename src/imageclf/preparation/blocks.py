@@ -1,12 +1,12 @@
 """From image files to blocks: images of one shape, decoded once, before their splits are known.
 
-Which split an image belongs to can depend on what it shows, because duplicates stay on one side.
-So images are decoded into blocks in the order of their names, and ``dealing`` then deals them out
-to the splits. Memory holds one image per worker and a few hundred bytes per file.
+The split of an image can depend on its content, because duplicates go into one split. So images are
+decoded into blocks in the order of their names, and ``dealing`` then deals them out to the splits.
+Memory holds one image per worker and a few hundred bytes per file.
 
-The blocks lie in a folder that is named by the digest of all that determines them. A stage that was
-killed finds there what it had finished: each block comes with a receipt, and is used again if every
-image in it still has the digest that the receipt tells.
+The blocks lie in a folder that is named by the digest of everything that determines them. After a
+kill the stage uses finished blocks again: each one has a receipt with the digests of its images,
+which are checked.
 """
 
 import base64
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_IMAGES = 256  # in a block
-BLOCK = 1 << 23  # bytes of pixels that a block does not exceed
-FIRST_LOOK = 16  # files that tell most often whether a set has colours
-JPEG_SHARE = 0.4  # of the bytes of the pixels, at most, with photographs
-# What decides the bytes of a block. A test holds the modules against what this one imports.
+BLOCK = 1 << 23  # bytes of pixels in a block, at most
+FIRST_LOOK = 16  # files that mostly tell whether a set has colours
+JPEG_SHARE = 0.4  # of the bytes of the pixels, at most, for photographs
+# The modules that decide the bytes of a block; a test compares them with the imports.
 DECIDING = (archives, hashing, image_files, images, opening, samples, shards)
 CODE = (__name__, *(module.__name__ for module in DECIDING))
 LIBRARIES = ("cykooz-resizer", "numpy", "pillow", "simplejpeg")
@@ -57,13 +57,13 @@ Map = Callable[..., Iterable[Any]]
 
 
 class Block(NamedTuple):
-    """A file of images, one after the other, as pixels or as JPEG, and the bytes of each."""
+    """A file of consecutive images, as pixels or as JPEG, and the bytes of each."""
 
     path: Path
     sizes: list[int]
 
     def contents(self, chosen: NDArray[np.bool_]) -> Iterator[bytes]:
-        """The bytes of the images that are chosen."""
+        """The bytes of the chosen images."""
         with self.path.open("rb") as file:
             for wanted, end in zip(chosen, np.cumsum(self.sizes).tolist(), strict=True):
                 if wanted:
@@ -80,16 +80,16 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Blocks:
-    """Images of one shape that wait for their splits.
+    """Images of one shape, before their splits are drawn.
 
     Attributes:
-        table: a row per file, in the order of the source: name, split (empty where it is to be
-            drawn), class, height, width, sha256, pixels_sha256, verdict (ok, converted,
-            unreadable) and a note on it. What is unreadable has no image.
+        table: a row per file, in the order of the source: name, split (empty if it is to be drawn),
+            class, height, width, sha256, pixels_sha256, verdict (ok, converted, unreadable) and a
+            note on it. An unreadable file has no image.
         image_shape: (H, W, C).
         as_jpeg: whether the blocks hold JPEG files, and not pixels.
-        blocks: the images as they follow each other in the table.
-        thumbnails: of the images (see ``hashing``), where they are photographs.
+        blocks: the images in the order of the table.
+        thumbnails: of the images (see ``hashing``); None for IDX files.
     """
 
     table: "pd.DataFrame"
@@ -111,7 +111,7 @@ class Blocks:
 
 
 class Row(NamedTuple):
-    """What the table tells of a file, but for its split and class."""
+    """A row of the table, without split and class."""
 
     name: str
     height: int
@@ -129,7 +129,7 @@ class _Part(NamedTuple):
     files: list[Stored]
 
     def contents(self) -> Iterator[tuple[str, bytes | ImageError]]:
-        """Their names and bytes; instead of an enormous file, what is wrong with it."""
+        """The name of each file, and its bytes, or an error if it is too large."""
         with self.tar.open("rb") as tar:
             for file in self.files:
                 if file.size > MAX_BYTES:
@@ -139,7 +139,7 @@ class _Part(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A block to be made of a part's images."""
+    """A block to be made from the images of a part."""
 
     part: _Part
     image_shape: tuple[int, int, int]
@@ -153,10 +153,7 @@ class _Job(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """What is known of a block, which is also its receipt.
-
-    ``sizes`` and ``digests`` (sha256) are of the images as they stand in the block.
-    """
+    """The data on a block, and its receipt; ``sizes`` and ``digests`` are of the stored images."""
 
     rows: list[Row]
     sizes: list[int]
@@ -176,14 +173,14 @@ class _Made(NamedTuple):
 def make_blocks(
     tar: Path, transform: Transform, folder: Path, mapped: Map, console: Console
 ) -> Blocks:
-    """Decode every image of a tar; what cannot be read is told in the table.
+    """Decode every image of a tar; the table tells which files are unreadable.
 
     Args:
-        tar: uncompressed, see ``archives``; beside it lies the ``source.json`` with its digest.
+        tar: uncompressed, see ``archives``; beside it is the ``source.json`` with its digest.
         transform: the section of the parameters.
-        folder: holds the blocks of this and, until now, of other work.
+        folder: for the blocks; those of other work are removed from it.
         mapped: ``map``, or that of a pool of processes.
-        console: where a line about earlier work and, on a terminal, the progress go.
+        console: for a line about earlier work and, on a terminal, the progress.
 
     Raises:
         UserError: there is not enough space on the disk.
@@ -203,7 +200,7 @@ def make_blocks(
     left = sum(len(job.part.files) for job in jobs if not job.receipt.exists())
     if left < len(files):
         console.print(f"carrying on: {len(files) - left:,} of {len(files):,} files are done")
-    # The blocks that are missing, and all images once more in their splits.
+    # The missing blocks, and all images again in their splits.
     check_space(
         folder.parent,
         (left + len(files)) * image_bytes(image_shape, as_jpeg),
@@ -211,7 +208,7 @@ def make_blocks(
         "make room or lower transform.image_size",
     )
     making = mapped(_make, jobs)
-    import pandas as pd  # now, that the workers have begun
+    import pandas as pd  # while the workers begin
 
     made = _collected(making, len(files), console)
     thumbnails = np.frombuffer(b"".join(some.thumbnails for some in made), np.uint8)
@@ -225,12 +222,12 @@ def make_blocks(
 
 
 def are_too_many(images: int, image_shape: tuple[int, int, int], transform: Transform) -> bool:
-    """Whether so many images are kept as JPEG, because their pixels would take too much."""
+    """Whether the pixels of so many images exceed the limit, so that JPEG is kept instead."""
     return images * prod(image_shape) > transform.packed_limit_gb * 1e9
 
 
 def image_bytes(image_shape: tuple[int, int, int], as_jpeg: bool) -> int:
-    """What an image takes on the disk, as JPEG at most with photographs."""
+    """The bytes of an image on the disk; for JPEG an upper bound for photographs."""
     return int(prod(image_shape) * (JPEG_SHARE if as_jpeg else 1))
 
 
@@ -240,7 +237,7 @@ def clear_blocks(folder: Path) -> None:
 
 
 def _any_colour(tar: Path, files: list[Stored], mapped: Map) -> bool:
-    """Whether a file has colours; of most sets, the first ones tell."""
+    """Whether any file has colours; for most sets the first files tell."""
     parts = _parts(tar, files[FIRST_LOOK:], MOST_IMAGES)
     return _has_colour(_Part(tar, files[:FIRST_LOOK])) or any(mapped(_has_colour, parts))
 
@@ -252,7 +249,7 @@ def _has_colour(part: _Part) -> bool:
 def _work_folder(
     folder: Path, tar: Path, image_shape: tuple[int, int, int], fit: Fit, as_jpeg: bool
 ) -> Path:
-    """The folder of the blocks of this work; that of any other is removed."""
+    """The folder of the blocks of this work; those of other work are removed."""
     determines = {
         "source": sha256_file(tar.with_name("source.json")),
         "images": [image_shape, fit, as_jpeg],
@@ -281,7 +278,7 @@ def _collected(made: Iterable[_Made], files: int, console: Console) -> list[_Mad
 
 
 def _make(job: _Job) -> _Made:
-    """The block, as an earlier attempt left it or made now."""
+    """The block, from an earlier attempt or made now."""
     if (made := _finished(job)) is None:
         made = _decoded(job)
         job.receipt.write_bytes(made.as_receipt())
@@ -289,12 +286,12 @@ def _make(job: _Job) -> _Made:
 
 
 def _finished(job: _Job) -> _Made | None:
-    """What the receipt tells of a block that is whole, if it is."""
+    """The data on a finished block; None if it is not whole."""
     try:
         made = _Made.of_receipt(job.receipt.read_bytes())
         images = Block(job.path, made.sizes).contents(np.ones(len(made.sizes), bool))
         digests = [hashlib.sha256(image).hexdigest() for image in images]
-    # A receipt that a power failure left may be empty or torn.
+    # After a power failure a receipt may be empty or incomplete.
     except (OSError, ValueError):
         return None
     same = [row.name for row in made.rows] == [file.name for file in job.part.files]
@@ -302,7 +299,7 @@ def _finished(job: _Job) -> _Made | None:
 
 
 def _decoded(job: _Job) -> _Made:
-    """Write the block; tell of every file, and give a thumbnail of every image."""
+    """Write the block; return the rows of its files and the thumbnails of its images."""
     made = _Made([], [], [], b"")
     thumbnails = []
     with job.path.open("wb") as block:

@@ -1,4 +1,4 @@
-"""From blocks to splits: packed pixels in one file, or shards of JPEG, for each of them."""
+"""From blocks to splits, each with packed pixels in one file, or shards of JPEG."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from imageclf.preparation.blocks import Block, Blocks, Map
 class _Deal(NamedTuple):
     """A block of pixels to be dealt out.
 
-    ``splits`` is that of each image, ``rows`` the first free row of each split.
+    ``splits`` holds the split of each image, ``rows`` the first free row of each split.
     """
 
     block: Path
@@ -45,16 +45,10 @@ class _Count(NamedTuple):
 
 
 def deal_out(images: Blocks, splits: NDArray[np.object_], folder: Path, mapped: Map) -> Any:
-    """Write the images of every split: packed, or in shards beside an array of none.
+    """Write the images of every split into an existing folder: packed, or in shards.
 
-    Args:
-        images: in blocks.
-        splits: the split of each of them.
-        folder: exists.
-        mapped: as in ``make_blocks``.
-
-    Returns:
-        How often each value stands in each channel of the train split, as ``pixel_counts``.
+    ``splits`` holds the split of each image. The result is that of ``pixel_counts`` for the train
+    split.
     """
     parts = list(_parts(images, splits))
     for split in SPLITS:

@@ -1,4 +1,4 @@
-"""Data sets that come as IDX files: MNIST, Fashion-MNIST and the built-in digits."""
+"""Data sets of IDX files: MNIST, Fashion-MNIST and the built-in digits."""
 
 import hashlib
 from pathlib import Path
@@ -33,12 +33,12 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
         "Ankle boot",
     ),
 }
-# What the parts of a source are called, and the split that each one stands for.
+# The parts of a source, and the split of each; an empty one is drawn.
 PARTS = {"train": "", "t10k": "test"}
 
 
 def block_of_idx(raw: Path, name: str, work: Path, transform: Transform) -> Blocks:
-    """Bring the images of a raw folder to size, as ``blocks.make_blocks`` does with files.
+    """Resize the images of a raw folder, as ``blocks.make_blocks`` does with files.
 
     Args:
         raw: holds the IDX files, with or without the prefixes ``train-`` and ``t10k-``.
@@ -47,7 +47,7 @@ def block_of_idx(raw: Path, name: str, work: Path, transform: Transform) -> Bloc
         transform: the section of the parameters; 3 channels repeat the greys as RGB.
 
     Raises:
-        UserError: raw files are missing or broken.
+        UserError: raw files are missing or damaged.
     """
     import pandas as pd
 
@@ -94,7 +94,7 @@ def read_idx(path: Path) -> Pixels:
 
 
 def _read_part(raw: Path, part: str, split: str) -> tuple[Pixels, "pd.DataFrame"]:
-    """Images (N x H x W x 1), and for each its name ``PART[INDEX]``, its split and its label."""
+    """Images (N x H x W x 1), and a table of their names ``PART[INDEX]``, splits and labels."""
     import pandas as pd
 
     prefix = f"{part}-" if part else ""

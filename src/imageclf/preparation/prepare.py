@@ -24,7 +24,7 @@ from imageclf.preparation.splitting import Names, draw_splits, origins
 if TYPE_CHECKING:
     import pandas as pd
 
-# Beside the prepared folder, because DVC deletes that before it runs the stage again.
+# Beside the prepared folder, because DVC deletes that before it runs the stage.
 BLOCKS = ".blocks"
 
 
@@ -37,26 +37,26 @@ def prepare(
 ) -> "tuple[pd.DataFrame, Iterable[str]]":
     """Write the prepared folder from the raw one.
 
-    Where more files are unreadable than ``data.max_bad_fraction`` allows, it stays without arrays.
+    If more files are unreadable than ``data.max_bad_fraction`` allows, no arrays are written.
 
-    Splits that the source does not bring are drawn class by class with ``params.seed``; images that
-    show the same, or whose names agree in ``data.group_pattern``, stay on one side. Mean and
-    standard deviation come from the train split alone.
+    Splits that the source does not have are drawn class by class with ``params.seed``. Images that
+    show the same, or whose names agree in ``data.group_pattern``, go into one split. Mean and
+    standard deviation are those of the train split.
 
     Args:
         params: ``seed``, ``data`` and ``transform``.
-        raw: what the fetch stage wrote.
-        target: an empty folder; images of the user's wait beside it, in ``BLOCKS``, and stay there
-            for another attempt until ``blocks.clear_blocks``.
-        console: where the progress goes.
+        raw: the output of the fetch stage.
+        target: an empty folder; decoded images of the user are kept beside it, in ``BLOCKS``, for
+            another attempt, until ``blocks.clear_blocks``.
+        console: for the progress.
         mapped: ``map``, or that of a pool of processes; it changes no byte.
 
     Returns:
-        The manifest, and an iterator over the splits' digests (see ``prepared.split_digest``), on
-        which a pool works meanwhile; of arrays that were not written there are none.
+        The manifest, and an iterator over the splits' digests (see ``prepared.split_digest``),
+        which a pool computes meanwhile; it is empty if no arrays were written.
 
     Raises:
-        UserError: raw files are missing or broken, classes have too few images, or there is not
+        UserError: raw files are missing or damaged, classes have too few images, or there is not
             enough space.
     """
     with _full_disk_told(target):
@@ -93,7 +93,7 @@ def _full_disk_told(target: Path) -> Iterator[None]:
 def _finish(
     params: Params, images: Blocks, names: Sequence[str], target: Path, fit: str, mapped: Map
 ) -> "tuple[pd.DataFrame, Iterable[str]]":
-    """Draw the splits and write them, with all that is known of them."""
+    """Draw the splits, and write them and their manifest."""
     import pandas as pd
 
     write_json(target / "classes.json", names)

@@ -1,4 +1,4 @@
-"""Which images train, which watch the training, and which judge it."""
+"""Draw the splits: train, val and test."""
 
 import re
 import signal
@@ -24,20 +24,20 @@ Names = NDArray[np.object_]
 def draw_splits(
     given: Names, labels: Labels, groups: Groups, class_names: Sequence[str], params: Params
 ) -> Names:
-    """The split of every image: as given, and drawn with ``params.seed`` where that is empty.
+    """The split of every image: as given, or drawn with ``params.seed``.
 
-    Test, where none is given, is drawn before val, both from what is not given as anything else.
-    Train images that ``transform.train_per_class`` leaves out are of no split: empty.
+    If test is not given, it is drawn before val; both are drawn from images of no given split or of
+    train. The split of train images beyond ``transform.train_per_class`` is empty.
 
     Args:
         given: N times train, val, test or empty.
         labels: int64, N.
-        groups: int64, N; images of one group stay on one side.
-        class_names: for the errors.
+        groups: int64, N; images of one group go into one split.
+        class_names: for the messages.
         params: the seed and the fractions.
 
     Raises:
-        UserError: a class has too few images or groups to stand on both sides.
+        UserError: a class has too few images or groups for all splits.
     """
     generator = np.random.default_rng(params.seed)
     splits = np.where(given == "", "train", given)
@@ -57,16 +57,17 @@ def draw_splits(
 def _beyond(
     count: int, labels: Labels, splits: Names, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The train images that are more than ``count`` of their class, drawn at random."""
+    """The train images beyond ``count`` per class, drawn at random."""
     drawn = generator.permutation(np.flatnonzero(splits == "train"))
     of_class = (drawn[labels[drawn] == label][count:] for label in np.unique(labels))
     return np.concatenate([*of_class])
 
 
 def origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
-    """Groups of images that show the same or whose names agree in the pattern.
+    """Groups of images that show the same, or whose names agree in the pattern.
 
-    What agrees is the first of its groups that matched, or all that it matches if it has none.
+    Names agree in the first group of the pattern that matched, or in its whole match if it has no
+    groups.
 
     Raises:
         UserError: the pattern matches no name, or the search takes too long.
@@ -86,10 +87,10 @@ def origins(names: "pd.Series[str]", same: Groups, pattern: str) -> Groups:
 
 
 def _matches(pattern: str, names: Iterable[str]) -> Iterator[re.Match[str] | None]:
-    """What the pattern finds in each name; the processor time is limited for each.
+    """The match of the pattern in each name; the processor time is limited for each.
 
-    Some patterns, such as ``(a+)+b``, take ages to find that there is nothing. The re module looks
-    for signals while it searches.
+    Some patterns, such as ``(a+)+b``, take very long to find no match. The re module handles
+    signals during a search.
     """
 
     def stop(*_: object) -> NoReturn:
@@ -121,21 +122,21 @@ def stratified_choice(
 ) -> NDArray[np.bool_]:
     """Mark ``fraction`` of the images of every class, at least one, drawn at random.
 
-    Groups are chosen as wholes, each with the class of its first image, as far as they fit; where
-    none does, the smallest one is.
+    Whole groups are chosen, each with the class of its first image, as far as they fit; if none
+    fits, the smallest one is chosen.
 
     Args:
         labels: int64, N.
         groups: int64, N.
         fraction: between 0 and 1.
         generator: the source of the draw.
-        class_names: for the errors.
+        class_names: for the messages.
 
     Returns:
         bool, N: True for the chosen ones.
 
     Raises:
-        UserError: a class has a single image or group, which cannot stand on both sides.
+        UserError: a class has a single image or group, which cannot be divided.
     """
     _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
     sizes = np.bincount(group_of)
@@ -156,7 +157,7 @@ def stratified_choice(
 
 
 def _that_fit(sizes: NDArray[np.int64], wanted: int) -> list[int]:
-    """The places of the groups that, taken in turn, together hold no more than ``wanted``."""
+    """The indices of the groups that, taken in order, hold at most ``wanted`` images together."""
     taken = []
     for place, size in enumerate(sizes.tolist()):
         if size <= wanted:
