@@ -223,16 +223,12 @@ class Train(Section):
     sanity_checks: bool
 
     @model_validator(mode="after")
-    def momentum_needs_its_optimizer(self) -> Self:
+    def momentum_fits_the_optimizer(self) -> Self:
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
             raise ValueError(
                 f"momentum: {self.momentum} needs optimizer: sgd or rmsprop; {self.optimizer} has "
                 "its own"
             )
-        return self
-
-    @model_validator(mode="after")
-    def nesterov_needs_momentum(self) -> Self:
         if self.nesterov and (self.momentum == 0 or self.optimizer != "sgd"):
             raise ValueError("nesterov: true needs optimizer: sgd and a momentum above 0")
         return self

@@ -4,7 +4,7 @@ import torch
 
 from helpers.images import learnable_split
 from helpers.params import make_params
-from imageclf.data.prepared import pixel_stats
+from imageclf.data.prepared import pixel_counts, stats_of
 from imageclf.network.classifier import Classifier, build_classifier
 from imageclf.params import Params
 from imageclf.training.loop import (
@@ -21,7 +21,7 @@ def small(**changes: object) -> Params:
 
 def fresh(params: Params) -> Classifier:
     torch.manual_seed(params.seed)
-    return build_classifier(params.model, pixel_stats(TRAIN.images), (8, 8, 1), 4)
+    return build_classifier(params.model, stats_of(pixel_counts(TRAIN.images)), (8, 8, 1), 4)
 
 
 def training(params: Params) -> Training:

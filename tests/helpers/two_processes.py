@@ -14,7 +14,7 @@ import torch
 
 from helpers.images import learnable_split
 from helpers.stopped_training import StopError, stop_after
-from imageclf.data.prepared import Split, pixel_stats
+from imageclf.data.prepared import Split, pixel_counts, stats_of
 from imageclf.files import UserError
 from imageclf.network.classifier import build_classifier
 from imageclf.params import Params
@@ -64,7 +64,7 @@ def carry_out(task: Job, group: Group | None = None) -> Outcome:
     """Train, in this process or its part of a group's work."""
     torch.set_num_threads(1)
     torch.manual_seed(task.params.seed)
-    stats, shape = pixel_stats(task.train.images), task.train.images.shape[1:]
+    stats, shape = stats_of(pixel_counts(task.train.images)), task.train.images.shape[1:]
     classes = int(task.train.labels.max()) + 1
     classifier = build_classifier(task.params.model, stats, shape, classes)
     if task.double:

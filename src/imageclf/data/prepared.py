@@ -126,16 +126,11 @@ def pixel_counts(images: Pixels) -> NDArray[np.int64]:
     return np.array(Image.fromarray(tall).histogram(), dtype=np.int64).reshape(channels, 256)
 
 
-def pixel_stats(images: Pixels) -> dict[str, list[float]]:
-    """Mean and standard deviation per channel of pixels scaled to 0..1."""
-    return stats_of(pixel_counts(images))
-
-
 def stats_of(counts: NDArray[np.int64]) -> dict[str, list[float]]:
-    """``pixel_stats`` from ``pixel_counts``: exact sums, without a float copy of the images.
+    """Mean and standard deviation per channel of pixels scaled to 0..1, by ``pixel_counts``.
 
-    The deviation of a channel with equal pixels is 1, a valid divisor, as in scikit-learn's
-    StandardScaler.
+    The sums are exact, without a float copy of the images. The deviation of a channel with equal
+    pixels is 1, a valid divisor, as in scikit-learn's StandardScaler.
     """
     values = np.arange(256) / 255
     mean, std = [], []

@@ -130,7 +130,8 @@ def out_of_fold(
     """
     labels = labelled.images.labels
     probabilities = np.empty((len(labels), len(labelled.class_names)), np.float32)
-    kept = FINISHED / _digest(params, folds)
+    members = [[part.tolist() for part in astuple(fold)] for fold in folds]
+    kept = FINISHED / digest_of([fingerprint(params), members])
     for number, fold in enumerate(folds, start=1):
         path = kept / f"{number}.npy"
         if path.exists():
@@ -179,12 +180,6 @@ def predict_fold(
         at(result.epoch, 0)
     at(params.train.epochs, 0)
     return predict(classifier, held_out).probabilities
-
-
-def _digest(params: Params, folds: Sequence[Fold]) -> str:
-    """One sha256 over everything that decides the results of the folds."""
-    members = [[part.tolist() for part in astuple(fold)] for fold in folds]
-    return digest_of([fingerprint(params), members])
 
 
 def disputed(probabilities: Probabilities, labels: Labels) -> tuple[Labels, Labels]:

@@ -29,6 +29,7 @@ def write_suspects(
     class.
     """
     labels = labelled.images.labels
+    digests = read_json(prepared / "digests.json")
     table = suspects_table(labelled, probabilities)
     found = {
         "images": len(labels),
@@ -37,7 +38,7 @@ def write_suspects(
         "accuracy": round(float((probabilities.argmax(axis=1) == labels).mean()), 4),
         "majority": round(float(np.bincount(labels).max() / len(labels)), 4),
         "pairs": _pairs(table),
-        "data": data_digests(prepared),
+        "data": {split: digests[split] for split in SPLITS},
     }
     album = Album(prepared, labelled.rows)
     shown, examples = table.head(SHOWN), typical(labelled, probabilities)
@@ -52,12 +53,6 @@ def write_suspects(
     write_text(folder / PAGE, page)
     write_json(folder / FIGURES, found)
     return found
-
-
-def data_digests(prepared: Path) -> dict[str, str]:
-    """The digests of the images and labels that were checked."""
-    digests = read_json(prepared / "digests.json")
-    return {split: digests[split] for split in SPLITS}
 
 
 def _pairs(table: "pd.DataFrame") -> list[dict[str, Any]]:

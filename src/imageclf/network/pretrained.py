@@ -120,14 +120,11 @@ def read_state_dict(path: Path) -> dict[str, "Tensor"]:
             warnings.simplefilter("ignore")  # a foreign pickle is refused in any case
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make torch raise many types
-        raise UserError(f"model.weights names no file of weights ({_brief(error)})") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0][:100]
+        raise UserError(f"model.weights names no file of weights ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(x, torch.Tensor) for x in state.values()):
         raise UserError("model.weights names no state dict: save model.state_dict(), and only that")
     return state
-
-
-def _brief(error: Exception) -> str:
-    return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
 
 
 def load_weights(backbone: "nn.Module", weights: Mapping[str, "Tensor"]) -> None:

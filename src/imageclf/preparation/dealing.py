@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from imageclf.data.prepared import SPLITS, images_path, pixel_counts, shards_fol
 from imageclf.data.shapes import stored_shape
 from imageclf.data.shards import from_jpeg, write_shards
 from imageclf.preparation.blocks import Block, Blocks, Map
+
+_Part = tuple[Block, NDArray[np.object_]]  # a block, and the split of each of its images
 
 
 class _Deal(NamedTuple):
@@ -29,21 +32,6 @@ class _Deal(NamedTuple):
     folder: Path
 
 
-class _Shards(NamedTuple):
-    """A split to be written as shards: which images of each block belong to it."""
-
-    blocks: list[tuple[Block, NDArray[np.bool_]]]
-    folder: Path
-
-
-class _Count(NamedTuple):
-    """Images of a block of JPEG whose pixels are to be counted."""
-
-    block: Block
-    chosen: NDArray[np.bool_]
-    image_shape: tuple[int, int, int]
-
-
 def deal_out(images: Blocks, splits: NDArray[np.object_], folder: Path, mapped: Map) -> Any:
     """Write the images of every split into an existing folder: packed, or in shards.
 
@@ -57,18 +45,14 @@ def deal_out(images: Blocks, splits: NDArray[np.object_], folder: Path, mapped: 
         open_memmap(images_path(folder, split), "w+", np.uint8, shape)
         shards_folder(folder, split).mkdir()
     if images.as_jpeg:
-        for _ in mapped(_write, _shards(parts, folder)):
-            pass
-        jobs = [_Count(block, part == "train", images.image_shape) for block, part in parts]
-        return sum(mapped(_count, jobs))
+        list(mapped(partial(_write, parts, folder), SPLITS))
+        return sum(mapped(partial(_count, images.image_shape), parts))
     for split in SPLITS:
         write_shards([], shards_folder(folder, split))
     return sum(mapped(_deal, _deals(parts, images.image_shape, folder)))
 
 
-def _parts(
-    images: Blocks, splits: NDArray[np.object_]
-) -> Iterator[tuple[Block, NDArray[np.object_]]]:
+def _parts(images: Blocks, splits: NDArray[np.object_]) -> Iterator[_Part]:
     """Every block with the splits of its images."""
     start = 0
     for block in images.blocks:
@@ -76,9 +60,7 @@ def _parts(
         start += len(block.sizes)
 
 
-def _deals(
-    parts: list[tuple[Block, NDArray[np.object_]]], image_shape: tuple[int, int, int], folder: Path
-) -> Iterator[_Deal]:
+def _deals(parts: list[_Part], image_shape: tuple[int, int, int], folder: Path) -> Iterator[_Deal]:
     rows = dict.fromkeys(SPLITS, 0)
     for block, part in parts:
         yield _Deal(block.path, part, dict(rows), image_shape, folder)
@@ -100,17 +82,12 @@ def _deal(deal: _Deal) -> NDArray[np.int64]:
     return counts
 
 
-def _shards(parts: list[tuple[Block, NDArray[np.object_]]], folder: Path) -> Iterator[_Shards]:
-    for split in SPLITS:
-        chosen = [(block, part == split) for block, part in parts]
-        yield _Shards(chosen, shards_folder(folder, split))
+def _write(parts: list[_Part], folder: Path, split: str) -> None:
+    contents = (jpeg for block, splits in parts for jpeg in block.contents(splits == split))
+    write_shards(contents, shards_folder(folder, split))
 
 
-def _write(shards: _Shards) -> None:
-    contents = (jpeg for block, chosen in shards.blocks for jpeg in block.contents(chosen))
-    write_shards(contents, shards.folder)
-
-
-def _count(job: _Count) -> NDArray[np.int64]:
-    images = [from_jpeg(content, job.image_shape) for content in job.block.contents(job.chosen)]
-    return pixel_counts(np.array(images, np.uint8).reshape(-1, *job.image_shape))
+def _count(image_shape: tuple[int, int, int], part: _Part) -> NDArray[np.int64]:
+    block, splits = part
+    images = [from_jpeg(content, image_shape) for content in block.contents(splits == "train")]
+    return pixel_counts(np.array(images, np.uint8).reshape(-1, *image_shape))

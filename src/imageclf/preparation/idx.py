@@ -54,7 +54,9 @@ def block_of_idx(raw: Path, name: str, work: Path, transform: Transform) -> Bloc
     whole = (raw / "images-idx3-ubyte").exists()
     parts = [_read_part(raw, part, split) for part, split in ({"": ""} if whole else PARTS).items()]
     side = transform.image_size
-    images = _resized(np.concatenate([images for images, _ in parts]), side)
+    images = np.concatenate([images for images, _ in parts])
+    if images.shape[1:3] != (side, side):
+        images = np.stack([resized(image, side, side) for image in images])
     if transform.channels == 3:
         images = np.repeat(images, 3, axis=3)
     table = pd.concat([table for _, table in parts], ignore_index=True)
@@ -106,9 +108,3 @@ def _read_part(raw: Path, part: str, split: str) -> tuple[Pixels, "pd.DataFrame"
         )
     names = [f"{part}[{i}]" for i in range(len(images))]
     return images, pd.DataFrame({"name": names, "split": split, "label": labels})
-
-
-def _resized(images: Pixels, size: int) -> Pixels:
-    if images.shape[1:3] == (size, size):
-        return images
-    return np.stack([resized(image, size, size) for image in images])

@@ -1,7 +1,6 @@
 """From the raw folder to the prepared one: sizes, splits, statistics, manifest."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,12 +58,18 @@ def prepare(
         UserError: raw files are missing or damaged, classes have too few images, or there is not
             enough space.
     """
-    with _full_disk_told(target):
+    try:
         if params.data.name == "image_folder":
             return _prepare_files(params, raw, target, console or Console(quiet=True), mapped)
         with TemporaryDirectory(dir=target) as work:
             images = block_of_idx(raw, params.data.name, Path(work), params.transform)
             return _finish(params, images, CLASS_NAMES[params.data.name], target, "fill", mapped)
+    except OSError as error:
+        if error.errno not in DISK_IS_FULL:
+            raise
+        raise UserError(
+            f"the disk of {target.parent} is full: make room and start again, it will carry on"
+        ) from error
 
 
 def _prepare_files(
@@ -76,18 +81,6 @@ def _prepare_files(
     images.table["split"] = [place.split for place in places]
     images.table["class"] = [place.class_name for place in places]
     return _finish(params, images, class_names(places), target, transform.fit, mapped)
-
-
-@contextmanager
-def _full_disk_told(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_IS_FULL:
-            raise
-        raise UserError(
-            f"the disk of {target.parent} is full: make room and start again, it will carry on"
-        ) from error
 
 
 def _finish(

@@ -36,8 +36,6 @@ KINDS_NAMED = 5
 CLASSES_SHOWN = 10
 FEW_NAMED = 5
 FORMAT_NAMES = ", ".join(known.name for known in FORMATS)
-IN_NO_CLASS = "in no class folder"
-NO_IMAGE = "not an image by its name"
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,9 @@ def _arranged(
         [
             {
                 "name": name,
-                "reason": IN_NO_CLASS if name in supported | unsupported else NO_IMAGE,
+                "reason": "in no class folder"
+                if name in supported | unsupported
+                else "not an image by its name",
             }
             for name in sorted(others)
         ],

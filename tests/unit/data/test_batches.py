@@ -13,7 +13,7 @@ from helpers.images import learnable_split, sharded
 from helpers.params import make_params
 from helpers.stopped_training import steps_of
 from imageclf.data.batches import feeds, in_turn
-from imageclf.data.prepared import Split, pixel_stats, shards_folder
+from imageclf.data.prepared import Split, pixel_counts, shards_folder, stats_of
 from imageclf.data.shards import JpegImages
 from imageclf.evaluation.metrics import predict
 from imageclf.files import UserError
@@ -62,7 +62,7 @@ def trained(splits: list[Split]) -> Training:
     params = make_params(model__hidden=[16], train__epochs=3, train__batch_size=20)
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    stats = pixel_stats(splits[0].images[:])
+    stats = stats_of(pixel_counts(splits[0].images[:]))
     classifier = build_classifier(params.model, stats, splits[0].images.shape[1:], 4)
     return Training(params, classifier, *splits, classes=4)
 

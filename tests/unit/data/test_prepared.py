@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imageclf.data.prepared import load_split, pixel_stats, split_digest
+from imageclf.data.prepared import load_split, pixel_counts, split_digest, stats_of
 from imageclf.files import UserError
 
 
@@ -36,7 +36,7 @@ def test_a_digest_tells_of_images_and_labels(folder: Path) -> None:
 def test_statistics_are_per_channel(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     scaled = images.reshape(-1, shape[3]) / 255
-    stats = pixel_stats(images)
+    stats = stats_of(pixel_counts(images))
     assert stats["mean"] == pytest.approx(scaled.mean(axis=0))
     assert stats["std"] == pytest.approx(scaled.std(axis=0))
 

@@ -8,7 +8,7 @@ import torch
 
 from helpers.images import learnable_split
 from helpers.params import make_params
-from imageclf.data.prepared import Split, pixel_stats
+from imageclf.data.prepared import Split, pixel_counts, stats_of
 from imageclf.network.architectures import ARCHITECTURES
 from imageclf.network.classifier import build_classifier
 from imageclf.params import OUTPUT_OF_LOSS, Model, Train
@@ -60,7 +60,10 @@ def train(
     train_split, val_split = data
     torch.manual_seed(params.seed)
     classifier = build_classifier(
-        params.model, pixel_stats(train_split.images), train_split.images.shape[1:], CLASSES
+        params.model,
+        stats_of(pixel_counts(train_split.images)),
+        train_split.images.shape[1:],
+        CLASSES,
     )
     training = Training(params, classifier, train_split, val_split, CLASSES)
     before, _ = measure(
