@@ -16,7 +16,7 @@ from imageclf.params import Model
 # In a batch where no gradient is needed: enough for every core, and few enough for memory.
 EVALUATION_IMAGES, EVALUATION_PIXELS = 64, 1 << 21
 WEIGHTS = "model.safetensors"
-TYPES = {torch.float32: "F32", torch.int64: "I64"}  # of what a classifier keeps: by their names
+TYPES = {torch.float32: "F32", torch.int64: "I64"}  # the names of the types that are stored
 
 
 class Classifier(nn.Module):

@@ -1,7 +1,7 @@
-"""What a classifier says of itself: the schema of ``model.json`` and of an ONNX file's metadata.
+"""The description of a classifier: the schema of ``model.json`` and of an ONNX file's metadata.
 
-Both come from other machines too. They are checked here, with upper limits, before anything is
-allocated by what they say.
+Both may come from other machines. They are checked, with upper limits, before anything is
+allocated.
 """
 
 from collections.abc import Mapping
@@ -25,9 +25,9 @@ from imageclf.params import Fit, Model, Section
 Kind = TypeVar("Kind", bound=Section)
 
 MODEL_JSON = "model.json"
-# Of the section ``model``: where a training began, which decides nothing of what came out of it.
+# The values of section ``model`` that tell how a training began: a loaded network needs none.
 WHOLE = {"weights": "none", "freeze": "none"}
-MAX_BYTES = 2**25  # of model.json: as many and as long class names as are allowed
+MAX_BYTES = 2**25  # of model.json, with the most and the longest class names
 MAX_CLASSES = 2**16
 
 
@@ -51,7 +51,7 @@ def _whole(model: Any) -> Any:
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
 ClassNames = Annotated[
-    # The name of a folder has 255 bytes at most.
+    # The name of a folder has at most 255 bytes.
     list[Annotated[str, Field(min_length=1, max_length=255)]],
     Field(min_length=2, max_length=MAX_CLASSES),
     AfterValidator(_all_different),
@@ -62,7 +62,7 @@ ImageShape = Annotated[
     AfterValidator(_grey_or_rgb),
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
-# One pixel of a value that differs by 1/255, among 10 ** 12, has a higher one.
+# A single pixel among 10 ** 12 that differs by 1/255 gives a higher one.
 Spread = Annotated[float, Field(ge=1e-9, le=1)]
 
 
@@ -73,12 +73,12 @@ class Description(Section):
         fingerprint: sha256 over all that determined the training.
         class_names: name of each output.
         image_shape: (H, W) or (H, W, 3) of the uint8 images it takes.
-        fit: how an image comes to that shape.
-        mean: per channel, of pixels scaled to 0..1, subtracted first.
-        std: per channel, divided by next.
+        fit: how an image is fitted to that shape.
+        mean: per channel, of pixels scaled to 0..1; subtracted first.
+        std: per channel; the divisor after that.
         model: the section ``model`` of the parameters, with ``WHOLE``, which is not written.
         data: sha256 of the train and the val split.
-        weights: where those came from that the training began with; empty if they were drawn.
+        weights: the origin of the pretrained weights; empty if all were drawn at random.
         epoch: the epoch, from 1, whose weights these are; 0 until the training ends.
     """
 
@@ -107,14 +107,7 @@ class Description(Section):
 
 
 class Metadata(Section):
-    """What an exported ONNX file tells of itself; its values are strings.
-
-    Attributes:
-        class_names: as JSON; this and the others as in ``Description``.
-        image_shape: likewise.
-        fit: as it is.
-        fingerprint: likewise.
-    """
+    """The metadata of an exported ONNX file: strings, with the values of ``Description``."""
 
     model_config = ConfigDict(extra="ignore")  # a tool that rewrites the file may add its own
 
@@ -125,7 +118,7 @@ class Metadata(Section):
 
 
 class _Fingerprint(Section):
-    """The one value that every version of this project has written."""
+    """The only value that every version of this project has written."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -193,7 +186,7 @@ def _read(folder: Path, kind: type[Kind]) -> Kind:
 
 
 def _first(error: ValidationError) -> str:
-    """What is wrong first, in a few words and without the value, which may be of any length."""
+    """The first problem, in a few words, without the value, which may have any length."""
     detail = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(str(part)[:50] for part in detail["loc"])
     message = detail["msg"].removeprefix("Value error, ").splitlines()[0][:200]

@@ -54,7 +54,7 @@ def test_a_split_that_is_missing_or_torn_is_refused(folder: Path) -> None:
 def test_a_channel_of_one_value_is_divided_by_one() -> None:
     images = np.zeros((3, 2, 2, 3), np.uint8)
     images[..., 1], images[0, 0, 0, 2] = 7, 255
-    found = pixel_stats(images)
+    found = stats_of(pixel_counts(images))
     assert found["std"][:2] == [1.0, 1.0]
     assert found["mean"][:2] == [0.0, 7 / 255]
     assert found["std"][2] == pytest.approx(np.sqrt(11) / 12)
