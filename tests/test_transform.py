@@ -247,8 +247,8 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a class in test alone": (
         lambda path: save_photographs(path, "train/a/1.png", "train/b/2.png", "test/c/3.png"),
-        "{}: the class c stands in test and not in train: what is never trained on cannot be "
-        "recognised; add it to train or remove it",
+        "{}: the class c is in test but not in train: a network cannot recognise it; add it to "
+        "train or remove it",
     ),
     "a loop of links": (
         lambda path: (

@@ -188,7 +188,7 @@ class Model(Section):
             )
         if self.freeze != "none" and not self.pretrained:
             raise ValueError(
-                f"freeze: {self.freeze} needs weights, as a backbone of random ones would stay so"
+                f"freeze: {self.freeze} needs weights: a frozen backbone keeps its random ones"
             )
         return self
 

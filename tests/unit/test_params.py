@@ -71,7 +71,7 @@ def test_params_are_frozen() -> None:
         ({"model__weights": "http://host/a.pth"}, "an http address needs its checksum: URL#sha256"),
         ({"model__weights": "ftp://host/a#sha256=" + "0" * 64}, "model.weights: an http address"),
         ({"model__weights": "imagenet"}, "model: weights: imagenet .* none of name: mlp"),
-        ({"model__freeze": "backbone"}, "model: freeze: backbone needs weights, as"),
+        ({"model__freeze": "backbone"}, "model: freeze: backbone needs weights: a frozen"),
         (
             {"model__freeze": "then", "model__weights": "a", "train__head_epochs": 20},
             "freeze: then needs more train.epochs than train.head_epochs",

@@ -64,8 +64,8 @@ def class_names(places: Sequence[Place]) -> list[str]:
     for place in places:
         if place.class_name not in known:
             raise UserError(
-                f"the class {place.class_name} stands in {place.split} and not in train: what is "
-                "never trained on cannot be recognised; add it to train or remove it"
+                f"the class {place.class_name} is in {place.split} but not in train: a network "
+                "cannot recognise it; add it to train or remove it"
             )
     if len(known) == 1:
         raise UserError(f"there is one class, {known[0]}: a classifier needs two or more")

@@ -140,11 +140,11 @@ def load_weights(backbone: "nn.Module", weights: Mapping[str, "Tensor"]) -> None
     ):
         if names:
             others = f" and {len(names) - 1} others" if len(names) > 1 else ""
-            raise UserError(f"model.weights: another network's: {problem} {min(names)}{others}")
+            raise UserError(f"model.weights: of another network: {problem} {min(names)}{others}")
     for name, value in own.items():
         if value.shape != weights[name].shape:
             raise UserError(
-                f"model.weights: another network's: {name} is {_shape(weights[name])} there, and "
+                f"model.weights: of another network: {name} is {_shape(weights[name])} there, and "
                 f"{_shape(value)} in the network for these images"
             )
     backbone.load_state_dict(dict(weights))

@@ -147,8 +147,8 @@ def stratified_choice(
         candidates = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
         if len(candidates) < 2:
             raise UserError(
-                f"class {class_names[label]} has too few images, apart from copies and such of one "
-                f"origin: {len(candidates)} left, and train and each split that is drawn need one"
+                f"class {class_names[label]} has too few images, without copies and those of one "
+                f"origin: {len(candidates)} left, but train and each drawn split need one"
             )
         wanted = min(max(round(fraction * len(members)), 1), len(members) - 1)
         taken = _that_fit(sizes[candidates], wanted)

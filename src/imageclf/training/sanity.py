@@ -70,6 +70,6 @@ class ChanceWatch:
             return None
         return (
             f"the network is right for {accuracy:.1%} of {images:,} {split} images; always "
-            f"guessing the commonest class is for {self._majority:.1%}: it is not learning yet. "
-            "If this stays, look at the learning rate, the network and the labels"
+            f"guessing the commonest class is right for {self._majority:.1%}: it is not learning "
+            "yet. If this stays, look at the learning rate, the network and the labels"
         )

@@ -33,7 +33,7 @@ def test_folders_tell_class_and_split(names: list[str], expected: list[tuple[str
     ("names", "message"),
     [
         (["val/a/1.jpg", "val/b/2.jpg"], "no folder train beside val"),
-        (["train/a/1.jpg", "train/b/2.jpg", "test/c/3.jpg"], "class c stands in test and not in"),
+        (["train/a/1.jpg", "train/b/2.jpg", "test/c/3.jpg"], "class c is in test but not in"),
         (["cat/1.jpg", "cat/2.jpg"], "one class, cat: a classifier needs two"),
         (["1.jpg", "2.jpg"], "no image lies in a class folder"),
         (["train/1.jpg", "test/2.jpg"], "no image lies in a class folder"),

@@ -106,7 +106,7 @@ def test_images_of_other_channels_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"0.weight": (2, 3)}, "another network's: it has no 0.bias"),
+        ({"0.weight": (2, 3)}, "of another network: it has no 0.bias"),
         ({}, "it has no 0.bias and 1 others"),
         ({"0.weight": (2, 3), "0.bias": (2,), "1.bias": (2,)}, "the network has no 1.bias"),
         ({"0.weight": (2, 4), "0.bias": (2,)}, "0.weight is 2 x 4 there, and 2 x 3 in the network"),

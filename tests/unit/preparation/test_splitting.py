@@ -24,7 +24,7 @@ def test_a_choice_takes_the_fraction_of_every_class_and_at_least_one() -> None:
 def test_a_class_that_cannot_be_split_is_named() -> None:
     with pytest.raises(UserError, match="class d has too few images"):
         choose(np.array([0, 0, 3]), np.arange(3), 0.5)
-    with pytest.raises(UserError, match="class a has too few images, apart from .* one origin"):
+    with pytest.raises(UserError, match="class a has too few images, without copies .* one origin"):
         choose(np.array([0, 0, 0, 1, 1]), np.array([7, 7, 7, 8, 9]), 0.5)
 
 

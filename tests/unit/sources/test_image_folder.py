@@ -367,7 +367,7 @@ def test_two_files_of_one_name_are_refused(photos: Path, project: Path) -> None:
     [
         ((), "holds no images"),
         (("a/1.png", "a/2.png"), "one class, a"),
-        (("train/a/1.png", "train/b/2.png", "test/c/3.png"), "class c stands in test"),
+        (("train/a/1.png", "train/b/2.png", "test/c/3.png"), "class c is in test"),
         (("1.png", "2.png"), "no image lies in a class folder"),
         (("a/1.png", "b/2.png", "c/notes.txt"), "class folder c holds no image.*other files .1 .t"),
     ],

@@ -140,7 +140,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_kept(
             lambda state: reshaped(state, {"conv5.0.weight": (9, 192, 1, 1)}),
             "conv5.0.weight is 9 x 192 x 1 x 1 there, and 1024 x 192 x 1 x 1 in the network",
         ),
-        (lambda _: torchvision_models.resnet18().state_dict(), "another network's: it has no "),
+        (lambda _: torchvision_models.resnet18().state_dict(), "of another network: it has no "),
         (lambda state: {"state_dict": state, "epoch": 3}, "names no state dict: save model.state"),
         (lambda _: [1, 2], "names no state dict"),
     ],
