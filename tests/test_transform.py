@@ -267,7 +267,7 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a bomb": (
         a_bomb,
-        "{} is refused: its 204 bytes would unpack to more than 1.1 GB, as only a bomb's do",
+        "{} is refused: its 204 bytes would unpack to more than 1.1 GB: it is an archive bomb",
     ),
 }
 
