@@ -38,7 +38,7 @@ FLOORS = [
     "commands",
     "cli",
 ]
-GROUND = {"files", "params", "recipes", "text"}
+GROUND = {"files", "network_names", "params", "recipes", "text"}
 SURPLUS = 2  # files that a stage does not import, at most, in a folder that it depends on
 # Packages, and the only wings or modules that may import them.
 DOORS = {
@@ -231,6 +231,15 @@ def test_the_unit_tests_have_a_folder_for_each_wing() -> None:
     assert folders <= {*FLOORS, "stages"}
 
 
+@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+def test_a_module_has_400_lines_and_a_function_50_at_most(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    lines = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    assert not {name for name, count in lines.items() if count > 50}
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     waiting = {path: project_files(path) & set(MODULES) - {path} for path in MODULES}
     while free := {path for path, files in waiting.items() if not files & waiting.keys()}:
@@ -243,6 +252,7 @@ def test_a_block_is_named_by_every_module_that_can_change_its_bytes() -> None:
 
     no_byte = {
         "files",
+        "network_names",
         "params",
         "text",
         "data/prepared",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from imageclf.files import UserError, read_yaml
+from imageclf.network_names import IMAGE_SIZES, TORCHVISION
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -19,29 +20,6 @@ Positive = Annotated[int, Field(gt=0)]
 Layers = Annotated[list[Annotated[int, Field(gt=0, le=2**15)]], Field(max_length=100)]
 Fit = Literal["crop", "fill", "pad", "stretch"]
 
-# torchvision's names, written out because its import takes seconds.
-TORCHVISION = """
-alexnet convnext_base convnext_large convnext_small convnext_tiny densenet121 densenet161
-densenet169 densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3
-efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_l efficientnet_v2_m
-efficientnet_v2_s googlenet inception_v3 maxvit_t mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3
-mobilenet_v2 mobilenet_v3_large mobilenet_v3_small regnet_x_16gf regnet_x_1_6gf regnet_x_32gf
-regnet_x_3_2gf regnet_x_400mf regnet_x_800mf regnet_x_8gf regnet_y_128gf regnet_y_16gf
-regnet_y_1_6gf regnet_y_32gf regnet_y_3_2gf regnet_y_400mf regnet_y_800mf regnet_y_8gf resnet101
-resnet152 resnet18 resnet34 resnet50 resnext101_32x8d resnext101_64x4d resnext50_32x4d
-shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0 squeezenet1_0
-squeezenet1_1 swin_b swin_s swin_t swin_v2_b swin_v2_s swin_v2_t vgg11 vgg11_bn vgg13 vgg13_bn vgg16
-vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2
-wide_resnet50_2
-""".split()  # noqa: SIM905 - a line per name would fill two screens
-# The sides of images, in pixels, that each architecture is made for.
-IMAGE_SIZES = {
-    "mlp": range(1, 513),
-    "mlp_sequential": range(1, 513),
-    "cnn": range(28, 129),
-    "resnet": range(28, 129),
-    **dict.fromkeys(TORCHVISION, range(32, 513)),
-}
 REGISTERED = r"models:/[^/@:]+(/\d+|@[^/@:]+)"
 WITH_CHECKSUM = r"https?://\S+#sha256=[0-9a-f]{64}"
 OUTPUT_OF_LOSS = {"nll": "log_softmax", "cross_entropy": "logits", "mse": "softmax"}

@@ -120,6 +120,10 @@ def download(
                 received = decimal(partial.read()[0])
                 console.print(f"  {printable(error)}; going on from {received} in {pause:g} s")
                 time.sleep(pause)
+    _complete(partial, target, sha256)
+
+
+def _complete(partial: _Partial, target: Path, sha256: str | None) -> None:
     if sha256 is not None and (found := sha256_file(partial.data)) != sha256:
         partial.discard()
         raise UnavailableError(f"its sha256 is {found}, not {sha256}")

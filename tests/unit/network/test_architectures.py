@@ -4,7 +4,7 @@ from torch import nn
 
 from helpers.params import make_params
 from imageclf.network.architectures import ARCHITECTURES, Network, build_network
-from imageclf.params import IMAGE_SIZES
+from imageclf.network_names import IMAGE_SIZES
 
 LOSS = {"log_softmax": "nll", "logits": "cross_entropy", "softmax": "mse"}
 

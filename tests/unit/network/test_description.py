@@ -23,7 +23,8 @@ from imageclf.inference.prediction import load_exported
 from imageclf.network.architectures import MAX_PARAMETERS, build_network
 from imageclf.network.classifier import build_classifier, load_classifier, save_classifier
 from imageclf.network.description import Description, describe, read_fingerprint
-from imageclf.params import IMAGE_SIZES, Model
+from imageclf.network_names import IMAGE_SIZES
+from imageclf.params import Model
 
 MEMORY = 1 << 30  # bytes that a refused file may take on top of what the process has
 EXAMPLES = 2000
