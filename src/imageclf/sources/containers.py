@@ -48,9 +48,10 @@ OTHERS = {
     b"MZ": "a program for Windows",
     b"%PDF": "a PDF",
 }
+# lzma asks for as much memory as damaged bytes name, which raises a MemoryError.
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile),
-    *(lzma.LZMAError, zlib.error, EOFError),
+    *(lzma.LZMAError, zlib.error, EOFError, MemoryError),
 )
 # What zipfile and tarfile also raise for damaged bytes.
 MANGLED = (*DAMAGED, struct.error, ValueError, OverflowError, LookupError, RecursionError)
