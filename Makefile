@@ -57,7 +57,7 @@ test: setup
 ## test-all: every test, those against real servers and data sets too
 .PHONY: test-all
 test-all: test
-	@$(BIN)/pytest --quiet -m slow
+	@$(BIN)/pytest --quiet -m slow --numprocesses 2 --dist worksteal
 
 ## lint: format and style
 .PHONY: lint
