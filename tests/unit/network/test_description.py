@@ -285,12 +285,15 @@ VALUES = st.recursive(
 )
 
 
-@pytest.mark.slow
-@settings(
+ANY = settings(
     max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+
+
+@pytest.mark.slow
+@ANY
 @given(
     st.dictionaries(st.sampled_from([*Description.model_fields]), VALUES, max_size=2),
     st.dictionaries(st.sampled_from([*Model.model_fields]), VALUES, max_size=3),
@@ -305,11 +308,7 @@ def test_any_description_is_taken_or_refused(
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@ANY
 @given(st.dictionaries(st.sampled_from([*WHOLE]), VALUES.map(json.dumps) | st.text(), max_size=3))
 def test_any_metadata_are_taken_or_refused(
     onnx_file: Path, tmp_path: Path, change: dict[str, str]
@@ -320,11 +319,7 @@ def test_any_metadata_are_taken_or_refused(
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@ANY
 @given(
     st.sampled_from(["model.json", "model.safetensors"]),
     st.floats(0, 1),
