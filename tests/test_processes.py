@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +53,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def project(digits: Project, migrated: Path) -> Project:
-    """The same, where nothing was trained."""
+def project(digits: Project, migrated: Path) -> Iterator[Project]:
+    """The same, where nothing was trained; a training that a failed test left is ended."""
     forget(digits, migrated)
-    return digits
+    yield digits
+    digits.kill_started()
 
 
 def forget(project: Project, store: Path) -> None:
@@ -85,8 +86,11 @@ def end(project: Project, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def workers(project: Project) -> list[int]:
-    """The processes that torchrun started in the project's folder."""
-    found = []
+    """The processes that torchrun started in the project's folder.
+
+    What a worker is about to start has its environment and command line for a moment.
+    """
+    parents = {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             variables = (process / "environ").read_bytes().split(b"\0")
@@ -94,8 +98,8 @@ def workers(project: Project) -> list[int]:
             command = (process / "cmdline").read_bytes()
             here = (process / "cwd").readlink() == project.folder
             if is_worker and here and b"imageclf.tracking.reporter" not in command:
-                found.append(int(process.name))
-    return sorted(found)
+                parents[int(process.name)] = int((process / "stat").read_text().split()[3])
+    return sorted(number for number, parent in parents.items() if parent not in parents)
 
 
 def wait_for(holds: Callable[[], object], seconds: float = 120) -> None:

@@ -24,6 +24,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.server: dict[str, str] = {}  # variables that lead to servers
+        self.started: list[subprocess.Popen[bytes]] = []
         names = self.run("git", "ls-files", "--cached", "--others", "--exclude-standard", at=ROOT)
         for name in names.splitlines():
             if (ROOT / name).is_file() and name != "dvc.lock":  # of a run on other parameters
@@ -37,7 +38,7 @@ class Project:
     def copy(self, folder: Path) -> "Project":
         """The same with its cache, as if all of it had been done in another folder."""
         copy = Project.__new__(Project)
-        copy.folder, copy.server = folder, dict(self.server)
+        copy.folder, copy.server, copy.started = folder, dict(self.server), []
         shutil.copytree(self.folder, folder, symlinks=True)
         return copy
 
@@ -65,7 +66,7 @@ class Project:
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a command in a process group of its own, its output thrown away."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             cwd=self.folder,
             env=self.environment,
@@ -73,6 +74,14 @@ class Project:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
+
+    def kill_started(self) -> None:
+        """End what ``start`` started and still runs."""
+        for process in self.started:
+            if process.poll() is None:
+                kill(process)
 
     def commit(self, message: str) -> None:
         """Everything that git does not ignore."""

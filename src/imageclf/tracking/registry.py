@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SERVED_WITH = ("mlflow", "numpy", "onnx", "onnxruntime")
 CHALLENGER, CHAMPION = "challenger", "champion"  # aliases: the newest version, and the best
 DECISION, REPLACED = "promotion", "replaced"  # tags: the gate's decision, the previous champion
-TAKEN_BACK = "taken back"
+PROMOTED, TAKEN_BACK = "promoted", "taken back"  # what the tag of a decision begins with
 # Errors of concurrent changes: MLflow's for versions, after three tries of its own, and those of
 # PostgreSQL and SQLite for the rows of aliases.
 CLASHES = ("Model Version creation error", "UniqueViolation", "UNIQUE constraint failed")
@@ -193,15 +193,49 @@ class _Versions:
         retry_on_clash(lambda: self._client.set_registered_model_alias(self._name, alias, version))
 
     def ask_gate(self, version: str, candidate: Candidate) -> Decision:
-        """Compare a version with the champion, and make it the champion if it passes."""
+        """Compare a version with the champion, and make it the champion if it passes.
+
+        A server knows no compare-and-set of an alias, so another machine may promote another
+        version after the same champion. Each sets its alias before its tag and reads the tags
+        again after that, so at least one of the two sees the other, and compares both.
+        """
+        earlier = self._promoted()
         holder = self.champion()
         decision = decide(candidate, self._as_champion(holder) if holder else None)
-        if decision.promoted and version != holder:
-            if holder:
-                self.set_tag(version, REPLACED, holder)
-            self.set_tag(version, DECISION, str(decision))
-            self.set_alias(CHAMPION, version)
-        return decision
+        if not decision.promoted or version == holder:
+            return decision
+        if holder:
+            self.set_tag(version, REPLACED, holder)
+        self.set_alias(CHAMPION, version)
+        self.set_tag(version, DECISION, str(decision))
+        rivals = self._promoted() - earlier - {version}
+        return self._settle({version, *rivals}).get(version, decision) if rivals else decision
+
+    def _promoted(self) -> set[str]:
+        """The versions that the gate promoted and nobody took back."""
+        found = self._client.search_model_versions(f"tags.{DECISION} LIKE '{PROMOTED}%'")
+        return {str(each.version) for each in found if each.name == self._name}
+
+    def _settle(self, rivals: set[str]) -> dict[str, Decision]:
+        """Make the best of several versions the champion; returns the refusals of the others.
+
+        In the order of their numbers each has to beat the best one so far, so that every machine
+        comes to the same result.
+        """
+        best, *others = sorted(rivals, key=int)
+        refused = {}
+        for version in others:
+            candidate = self.candidate(version)
+            decision = decide(candidate, self._as_champion(best)) if candidate else UNKNOWN
+            loser = best if decision.promoted else version
+            best = version if decision.promoted else best
+            rival = f"version {best} was promoted at the same time"
+            reasons = () if decision.promoted else decision.reasons
+            refused[loser] = Decision(False, (rival, *reasons))
+        for version, refusal in refused.items():
+            self.set_tag(version, DECISION, str(refusal))
+        self.set_alias(CHAMPION, best)
+        return refused
 
     def candidate(self, version: str) -> Candidate | None:
         """A version with the figures in its run; None if some are missing."""

@@ -1,7 +1,10 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Barrier, Event, local
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,7 +14,10 @@ from helpers.descriptions import DIGESTS, FINGERPRINT
 from helpers.tracked import Registry
 from imageclf.cli import main
 from imageclf.files import UserError, sha256_file
-from imageclf.tracking.registry import downloaded_model, retry_on_clash
+from imageclf.tracking import registry
+from imageclf.tracking.connection import Store
+from imageclf.tracking.gate import Candidate, Champion, Decision, decide
+from imageclf.tracking.registry import Promotion, downloaded_model, promote, retry_on_clash
 
 
 def run_promote(*arguments: str) -> Result:
@@ -242,6 +248,48 @@ def test_the_gate_reads_from_a_server_too(
     assert run_promote("--back", "digits").exit_code == 0
     assert run_promote("digits").exit_code == 0
     assert models.champion() == "3"
+
+
+@pytest.mark.parametrize(("second", "third", "champion"), [(70, 90, 3), (90, 70, 2), (70, 72, 2)])
+@pytest.mark.parametrize("one_ends_first", [False, True])
+def test_of_two_promotions_at_once_the_better_one_stays(
+    models: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    second: int,
+    third: int,
+    champion: int,
+    one_ends_first: bool,
+) -> None:
+    models.register(50)
+    monkeypatch.setattr(registry, "decide", lambda *_: Decision(False, ("not yet",)))
+    models.register(second, "b" * 64)
+    models.register(third, "c" * 64)
+    monkeypatch.setattr(Store, "lock", lambda _: nullcontext())  # as at a server
+    both, first_ended = Barrier(2), Event()
+    met = local()
+
+    def decide_at_once(candidate: Candidate, holder: Champion | None) -> Decision:
+        if not hasattr(met, "once"):
+            met.once = both.wait(30)
+            if one_ends_first and met.once == 0:
+                assert first_ended.wait(60)
+        return decide(candidate, holder)
+
+    def promoted(version: int) -> Promotion:
+        try:
+            return promote(f"digits/{version}")
+        finally:
+            first_ended.set()
+
+    monkeypatch.setattr(registry, "decide", decide_at_once)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(promoted, (2, 3)))
+    loser = 5 - champion
+    assert models.champion() == str(champion)
+    assert models.tag(str(champion)).startswith("promoted")
+    assert models.tag(str(champion), "replaced") == "1"
+    wanted = f"refused: version {champion} was promoted at the same time"
+    assert models.tag(str(loser)).startswith(wanted)
 
 
 def test_no_such_model(project: Path) -> None:
