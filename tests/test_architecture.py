@@ -273,7 +273,7 @@ def test_light_stages_load_neither_torch_nor_mlflow(stage: str, name: str, tmp_p
 
     images = {"data__name": "image_folder", "data__source": "missing", "transform__image_size": 32}
     (tmp_path / "params.yaml").write_text(json.dumps(changed(model__name=name, **images)))
-    heavy = "{'torch', 'torchvision', 'mlflow', 'sklearn'}"
+    heavy = "{'torch', 'torchvision', 'timm', 'mlflow', 'sklearn'}"
     script = (
         "import sys, runpy; sys.argv = sys.argv[1:]\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
