@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from imageclf.files import UserError, read_yaml
-from imageclf.network_names import IMAGE_SIZES, TORCHVISION
+from imageclf.network_names import TIMM, TORCHVISION, image_sides, is_network, nearest_networks
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -139,9 +139,10 @@ class Model(Section):
     @field_validator("name")
     @classmethod
     def an_architecture_has_that_name(cls, name: str) -> str:
-        if name not in IMAGE_SIZES:
-            nearest = difflib.get_close_matches(name, IMAGE_SIZES, n=1, cutoff=0)
-            raise ValueError(f"there is no architecture {name}; did you mean {nearest[0]}?")
+        if not is_network(name):
+            *others, last = nearest_networks(name)
+            nearest = f"{', '.join(others)} or {last}" if others else last
+            raise ValueError(f"there is no architecture {name}; did you mean {nearest}?")
         return name
 
     @field_validator("weights")
@@ -159,10 +160,11 @@ class Model(Section):
 
     @model_validator(mode="after")
     def weights_fit_the_rest(self) -> Self:
-        if self.weights == "imagenet" and self.name not in TORCHVISION:
+        published = self.name in TORCHVISION or self.name.startswith(TIMM)
+        if self.weights == "imagenet" and not published:
             raise ValueError(
-                f"weights: imagenet are those of torchvision's networks, and there are none of "
-                f"name: {self.name}"
+                f"weights: imagenet are those of torchvision's networks and timm's, and there are "
+                f"none of name: {self.name}"
             )
         if self.freeze != "none" and not self.pretrained:
             raise ValueError(
@@ -292,7 +294,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def images_fit_the_model(self) -> Self:
-        sides = IMAGE_SIZES[self.model.name]
+        sides = image_sides(self.model.name)
         if self.transform.image_size not in sides:
             raise ValueError(
                 f"model.name: {self.model.name} is made for images of {sides.start} to "

@@ -4,11 +4,10 @@ A network takes normalised images (float32, N x C x H x W) and gives one row per
 N x classes): logits, log-probabilities or probabilities, as ``model.output`` says.
 """
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Self, TypeVar
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +15,13 @@ from torch.nn import functional
 
 from imageclf.files import UserError
 from imageclf.network.initialization import initialize
+from imageclf.network.published import cut_off_head, timm_network, torchvision_network
+from imageclf.network_names import TIMM
 from imageclf.params import Model
 
 # Four bytes each, and four times that while they are trained with Adam. The largest network of
 # torchvision has 645 million (regnet_y_128gf).
 MAX_PARAMETERS = 10**9
-Layer = TypeVar("Layer", bound=nn.Module)
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -31,8 +31,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
-# Networks of torchvision with auxiliary classifiers, which are used only in training.
-WITH_AUXILIARIES = ("googlenet", "inception_v3")
 OUTPUTS: dict[str, type[nn.Module]] = {"log_softmax": nn.LogSoftmax, "softmax": nn.Softmax}
 
 
@@ -96,7 +94,8 @@ def _check_size(network: nn.Module) -> None:
 
 
 def _assembled(model: Model, image_shape: Sequence[int], classes: int) -> Network:
-    build = ARCHITECTURES.get(model.name, torchvision_network)
+    published = timm_network if model.name.startswith(TIMM) else torchvision_network
+    build = ARCHITECTURES.get(model.name, published)
     backbone, last = cut_off_head(build(model, image_shape, classes))
     head: list[nn.Module] = [last]
     if model.head:
@@ -104,18 +103,6 @@ def _assembled(model: Model, image_shape: Sequence[int], classes: int) -> Networ
     if model.output != "logits":
         head.append(OUTPUTS[model.output](dim=1))
     return Network(backbone, nn.Sequential(*head))
-
-
-def cut_off_head(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
-    """Remove the last linear layer of a network in place; return both."""
-    name, last = head_of(network)
-    network.set_submodule(name, nn.Identity())
-    return network, last
-
-
-def head_of(network: nn.Module) -> tuple[str, nn.Linear]:
-    """The last linear layer of a network, with its name."""
-    return _layers(network, nn.Linear)[-1]
 
 
 def linear_layers(widths: Sequence[int], model: Model) -> list[nn.Module]:
@@ -244,67 +231,6 @@ def resnet(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
         nn.Dropout(model.dropout),
         nn.Linear(inputs, classes),
     )
-
-
-def torchvision_network(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
-    """A classification model of torchvision by its name, with random weights.
-
-    Its last linear layer is replaced to fit the number of classes, and its first convolution if the
-    images are not RGB. Auxiliary classifiers are left out.
-    """
-    from torchvision.models import get_model
-
-    settings = {"aux_logits": False, "init_weights": True} if model.name in WITH_AUXILIARIES else {}
-    network: nn.Module = get_model(model.name, weights=None, **settings)
-    if not _layers(network, nn.Linear):
-        raise UserError(f"model.name: {model.name} has no linear layer that could be replaced")
-    name, head = head_of(network)
-    network.set_submodule(name, nn.Linear(head.in_features, classes))
-    if image_shape[2] != 3:
-        name, first = first_convolution(network)
-        network.set_submodule(name, _for_channels(first, image_shape[2]))
-    return _checked(network, model.name, image_shape, classes)
-
-
-def _checked(network: nn.Module, name: str, image_shape: Sequence[int], classes: int) -> nn.Module:
-    """The network, checked with two black images.
-
-    Raises:
-        UserError: it does not take such images, or does not give a row of logits for each.
-    """
-    height, width, channels = image_shape
-    try:
-        with torch.no_grad():
-            output = network.eval()(torch.zeros(2, channels, height, width))
-        fits = isinstance(output, Tensor) and output.shape == (2, classes)
-        reason = "it gives no logits per class"
-    except (RuntimeError, AssertionError, ValueError) as error:
-        fits, reason = False, str(error).splitlines()[0]
-    if not fits:
-        raise UserError(
-            f"model.name: {name} does not take images of {height} pixels ({reason}); "
-            "choose another network or transform.image_size"
-        )
-    return network.train()
-
-
-def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
-    """The first convolution of a network, with its name."""
-    return _layers(network, nn.Conv2d)[0]
-
-
-def _layers(network: nn.Module, kind: type[Layer]) -> list[tuple[str, Layer]]:
-    return [(name, layer) for name, layer in network.named_modules() if isinstance(layer, kind)]
-
-
-def _for_channels(layer: nn.Conv2d, channels: int) -> nn.Conv2d:
-    replacement = copy.deepcopy(layer)
-    replacement.in_channels = channels
-    replacement.weight = nn.Parameter(
-        layer.weight.new_empty(layer.out_channels, channels, *layer.weight.shape[2:])
-    )
-    replacement.reset_parameters()
-    return replacement
 
 
 ARCHITECTURES: dict[str, Callable[[Model, Sequence[int], int], nn.Module]] = {

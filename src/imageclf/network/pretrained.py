@@ -103,8 +103,10 @@ def begin_classifier(
     return classifier
 
 
-def read_state_dict(path: Path) -> dict[str, "Tensor"]:
+def read_state_dict(path: Path, within: Sequence[str] = ()) -> dict[str, "Tensor"]:
     """The tensors by name of a file of torch or of safetensors.
+
+    In a file of torch they may stand below one of the keys ``within``.
 
     Raises:
         UserError: it is neither, or holds something else.
@@ -122,6 +124,8 @@ def read_state_dict(path: Path) -> dict[str, "Tensor"]:
     except Exception as error:  # damaged bytes make torch raise many types
         reason = (str(error) or type(error).__name__).splitlines()[0][:100]
         raise UserError(f"model.weights names no file of weights ({reason})") from None
+    if isinstance(state, dict):
+        state = next((state[key] for key in within if key in state), state)
     if not isinstance(state, dict) or not all(isinstance(x, torch.Tensor) for x in state.values()):
         raise UserError("model.weights names no state dict: save model.state_dict(), and only that")
     return state

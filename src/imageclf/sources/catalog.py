@@ -24,6 +24,7 @@ from rich.filesize import decimal
 from imageclf.files import DISK_IS_FULL, UserError, atomic_folder, write_json
 from imageclf.sources.debian import unpack_package
 from imageclf.sources.download import NotFoundError, UnavailableError, download
+from imageclf.sources.python_package import PythonPackage
 from imageclf.text import printable
 
 MIRROR = "IMAGECLF_MIRROR"  # environment variable: a folder or URL that is tried first
@@ -62,7 +63,7 @@ class DebianPackage:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The files of a data set, and where it is published."""
+    """The files of a data set, where it is published, and what to do if no place has it."""
 
     title: str
     homepage: str
@@ -70,6 +71,8 @@ class DataSet:
     files: tuple[RawFile, ...]
     urls: tuple[str, ...] = ()
     debian: DebianPackage | None = None
+    package: PythonPackage | None = None
+    otherwise: str = ""
 
     @property
     def bytes(self) -> int:
@@ -270,10 +273,11 @@ def _collect(data_set: DataSet, sources: Iterator[Source], folder: Path, console
         else:
             return
     names = ", ".join(file.published[0] for file in data_set.files)
-    install = f", or install Debian's package {data_set.debian.name}" if data_set.debian else ""
+    ways = [f"install Debian's package {data_set.debian.name}"] if data_set.debian else []
+    otherwise = "".join(f", or {way}" for way in (*ways, data_set.otherwise) if way)
     raise UserError(
         f"no source gave {data_set.title}: {'; '.join(refusals)}. "
-        f"Set {MIRROR} to a folder or URL that holds {names}{install}"
+        f"Set {MIRROR} to a folder or URL that holds {names}{otherwise}"
     )
 
 
@@ -328,6 +332,11 @@ def _sources(name: str, data_set: DataSet, work: Path, console: Console) -> Iter
             partial(_from_web, places, work, console)
             if "://" in mirror
             else partial(_from_folders, places),
+        )
+    if data_set.package and data_set.package.folder:
+        yield Source(
+            f"the installed package {data_set.package.name}",
+            partial(_from_folders, (data_set.package.folder,)),
         )
     if data_set.debian:
         yield Source(

@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from helpers.params import make_params
+from imageclf.files import UserError
 from imageclf.network.architectures import ARCHITECTURES, Network, build_network
-from imageclf.network_names import IMAGE_SIZES
+from imageclf.network_names import IMAGE_SIZES, nearest_networks, timm_names
 
 LOSS = {"log_softmax": "nll", "logits": "cross_entropy", "softmax": "mse"}
 
@@ -112,6 +113,48 @@ def test_torchvision_nets_get_our_classes_and_channels(name: str, channels: int)
     assert part(torch.zeros(1, channels, 64, 64)).shape == (1, 7)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "features"),
+    [("test_efficientnet", 256), ("test_vit.r160_in1k", 64), ("test_convnext", 64)],
+)
+def test_timm_nets_get_our_classes_channels_and_size(
+    name: str, features: int, channels: int
+) -> None:
+    part = network((64, 64, channels), 7, name=f"timm/{name}").eval()
+    images = torch.zeros(1, channels, 64, 64)
+    assert part.backbone(images).shape == (1, features)
+    assert part(images).shape == (1, 7)
+
+
+def test_a_timm_net_with_its_own_head_gives_what_timm_gives() -> None:
+    import timm
+
+    part = network((64, 64, 3), 1000, name="timm/test_resnet").eval()
+    theirs = timm.create_model("test_resnet").eval()
+    names = zip(theirs.state_dict(), part.state_dict(), strict=True)
+    assert all(own.endswith(name.removeprefix("fc.")) for name, own in names)
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), part.state_dict().values(), strict=True)))
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(part(images), theirs(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("deit_tiny_distilled_patch16_224", "no single linear layer as its head"),
+        (
+            "resnet18.a9_in1k",
+            "timm has no weights timm/resnet18.a9_in1k; of this network: resnet18.a1_in1k, ",
+        ),
+        ("crossvit_tiny_240", "crossvit_tiny_240 does not take images of 64 pixels"),
+    ],
+)
+def test_a_timm_net_that_cannot_be_cut_or_made_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        network((64, 64, 3), name=f"timm/{name}")
+
+
 @pytest.mark.parametrize("output", LOSS)
 def test_output_by_name(output: str) -> None:
     result = network(output=output)(torch.randn(3, 1, 28, 28))
@@ -124,3 +167,22 @@ def test_params_know_the_names_of_all_architectures() -> None:
     from torchvision import models
 
     assert set(IMAGE_SIZES) == {*ARCHITECTURES, *models.list_models(module=models)}
+
+
+def test_params_know_the_names_of_all_of_timms_networks() -> None:
+    import timm
+
+    assert timm_names() == set(timm.list_models())
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("tf_efficientnet_lite0", "timm/tf_efficientnet_lite0"),
+        ("timm/convnext_tinny", "timm/convnext_tiny"),
+        ("resnet19", "resnet18"),
+    ],
+)
+def test_a_name_that_does_not_exist_gets_the_nearest(name: str, nearest: str) -> None:
+    assert nearest in nearest_networks(name)
+    assert len(nearest_networks(name)) == 3

