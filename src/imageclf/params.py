@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.functional_validators import AfterValidator
 from pydantic_core import ErrorDetails
 
 from imageclf.files import UserError, read_yaml
 from imageclf.network_names import TIMM, TORCHVISION, image_sides, is_network, nearest_networks
+from imageclf.text import public_address
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -22,6 +24,7 @@ Fit = Literal["crop", "fill", "pad", "stretch"]
 
 REGISTERED = r"models:/[^/@:]+(/\d+|@[^/@:]+)"
 WITH_CHECKSUM = r"https?://\S+#sha256=[0-9a-f]{64}"
+Address = Annotated[str, AfterValidator(public_address)]
 OUTPUT_OF_LOSS = {"nll": "log_softmax", "cross_entropy": "logits", "mse": "softmax"}
 
 
@@ -35,7 +38,7 @@ class Data(Section):
     """The labelled images."""
 
     name: Literal["digits", "mnist", "fashion_mnist", "image_folder"]
-    source: str
+    source: Address
     splits: dict[Literal["train", "val", "test"], str | list[str]]
     group_pattern: str
     max_bad_fraction: Fraction
@@ -112,7 +115,7 @@ class Model(Section):
     """The network and its normalisation."""
 
     name: str
-    weights: str
+    weights: Address
     freeze: Literal["none", "backbone", "then"]
     head: Layers
     hidden: Layers

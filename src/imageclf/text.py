@@ -12,6 +12,12 @@ _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 # What a spreadsheet takes for the beginning of a formula:
 # https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+# A password before the host, or a value in the query whose name says that it is a secret.
+_SECRET = re.compile(
+    r"//[^/?#@]*:[^/?#]*@|[?&][^=&#]*(token|secret|password|passwd|signature|\bsig|credential|key)"
+    r"[^=&#]*=",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
@@ -21,6 +27,16 @@ def printable(text: object) -> str:
     Letters of any script, spaces of any width and joiners stay.
     """
     return "".join(char if _is_shown(char) else ascii(char)[1:-1] for char in str(text))
+
+
+def public_address(address: str) -> str:
+    """The address; a ValueError if it holds a password or a token."""
+    if _SECRET.search(address):
+        raise ValueError(
+            "the address holds a password or a token, which git, DVC and MLflow would keep: write "
+            "user and password to ~/.netrc, or download the file and name its path"
+        )
+    return address
 
 
 def csv_cell(value: Any) -> Any:

@@ -63,6 +63,15 @@ def test_params_are_frozen() -> None:
         ({"register__name": "a/b"}, "register.name: .* pattern"),
         ({"data__max_leak_fraction": 1.1}, "max_leak_fraction: .* less than or equal to 1"),
         ({"data__splits": {"test": "a"}}, "data.splits: name the folder of train"),
+        (
+            {"data__source": "https://me:hunter2x@host/x.zip"},
+            "data.source: the address holds a pass",
+        ),
+        ({"data__source": "https://host/x.zip?a=b&X-Amz-Signature=0a"}, "or download the file"),
+        (
+            {"model__weights": f"https://host/x?token=y#sha256={'0' * 64}"},
+            "model.weights: the address holds a password or a token",
+        ),
         ({"data__splits": {"train": "../a"}}, "data.splits: name folders in the source, such as"),
         ({"data__splits": {"train": []}}, "data.splits: name folders in the source, such as"),
         ({"data__splits": {"train": ".", "holdout": "a"}}, "data.splits.holdout"),

@@ -77,6 +77,8 @@ def ask_whether(source: "Source", yes: bool) -> None:
     click.echo(f"known from: {printable(source.origin)}")
     for line in source.changed:
         click.echo(f"patched: {line}")
+    for line in source.left_out:
+        click.secho(f"not rebuildable from its patch, which leaves out {line}", fg="yellow")
     if yes or source.is_own:
         return
     if not sys.stdin.isatty():

@@ -115,7 +115,8 @@ def _origin(found: "Trace") -> Iterator[tuple[str, "RenderableType"]]:
     if provenance.commit:
         yield "commit", f"{provenance.commit}  {found.subject or ''}"
     if changed := found.lineage.changed_files:
-        yield "changed", f"{', '.join(changed)}  (changes.patch)"
+        state = f"{'not rebuildable from ' if found.lineage.left_out else ''}changes.patch"
+        yield "changed", f"{', '.join(changed)}  ({state})"
     if experiment := found.lineage.tags.get("DVC_EXP_NAME"):
         yield "dvc exp", experiment
     if provenance.hardware:

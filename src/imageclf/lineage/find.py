@@ -15,12 +15,12 @@ from imageclf.project.git import git_if_any
 from imageclf.project.lock import Out, recorded_outs
 from imageclf.tracking.connection import TrackingError
 from imageclf.tracking.journal import PATCH, Journal, JournalError, Record, journals
+from imageclf.tracking.patch import split_patch
 from imageclf.tracking.provenance import Provenance
 from imageclf.tracking.queries import KEPT, TrackedRun, Version, find_runs, find_version
 
 DIGITS = re.compile(r"[0-9a-f]{8,64}")  # of a fingerprint, or of a run's id
 REFUSED_SHOWN = 60  # characters
-LEFT_OUT = b"left out, too large: "
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,15 @@ class Lineage:
     @property
     def changed_files(self) -> list[str]:
         """The files that differed from the commit."""
-        patch = self.files.get(PATCH, b"")
+        left_out, patch = split_patch(self.files.get(PATCH, b""))
         listed = (git_if_any("apply", "--numstat", "-z", feed=patch) or b"") if patch else b""
         names = [line.split(b"\t")[-1] for line in listed.split(b"\0") if line]
-        return [name.decode(errors="replace") for name in names] + self.left_out
+        return [*(name.decode(errors="replace") for name in names), *left_out]
 
     @property
     def left_out(self) -> list[str]:
-        """The files that differed from the commit and were too large for the patch."""
-        heading = self.files.get(PATCH, b"").partition(b"diff --git ")[0].splitlines()
-        names = [line.removeprefix(LEFT_OUT) for line in heading if line.startswith(LEFT_OUT)]
-        return [name.decode(errors="replace") for name in names]
+        """The files that differed from the commit and are not in the patch, with the reasons."""
+        return split_patch(self.files.get(PATCH, b""))[0]
 
 
 def find(what: str) -> Lineage:
@@ -180,4 +178,4 @@ def _gaps(lineage: Lineage) -> Iterator[str]:
     elif lineage.provenance.dirty and PATCH not in lineage.files:
         yield "the source differed from the commit, and no changes.patch was kept"
     for name in lineage.left_out:
-        yield f"{name} differed from the commit and was too large for changes.patch"
+        yield f"how {name} differed from the commit: it is not in changes.patch"

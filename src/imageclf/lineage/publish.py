@@ -27,7 +27,7 @@ from imageclf.project.folder import (
 from imageclf.tracking.gate import Identity, read_candidate
 from imageclf.tracking.journal import Journal, Record, trained_here
 from imageclf.tracking.messages import Dataset, File, Item, Metrics, Patch, describe_run, now_ms
-from imageclf.tracking.provenance import record_source
+from imageclf.tracking.patch import record_source
 from imageclf.tracking.registry import Model, Registration
 from imageclf.tracking.registry import register as register_model
 from imageclf.tracking.runs import end_abandoned, synchronise, tag_snapshot

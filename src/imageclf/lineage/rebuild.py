@@ -29,6 +29,7 @@ from imageclf.project.git import Commit, git_if_any
 from imageclf.project.lock import Out, bare_pipeline, lacks, md5_of, recorded_outs, recorded_sources
 from imageclf.tracking.connection import QUIET, Store, own_database
 from imageclf.tracking.journal import PATCH, Journal
+from imageclf.tracking.patch import split_patch
 
 CACHE = "cache-of-the-project"
 FETCHED = {"fetch", "weights"}  # the stages whose outs come from elsewhere
@@ -100,7 +101,7 @@ def prepare(lineage: Lineage, folder: Path) -> Path:
     prefix = (git_if_any("rev-parse", "--show-prefix") or b"").decode().strip()
     config, project = shared_config(), folder / prefix
     try:
-        _check_out(commit, lineage.files.get(PATCH, b""), folder)
+        _check_out(commit, split_patch(lineage.files.get(PATCH, b""))[1], folder)
         for name in (PARAMS, LOCK):
             (project / name).write_bytes(lineage.files[name])
         source = {f"'remote \"{CACHE}\"'": {"url": config["cache"]["dir"]}}

@@ -10,6 +10,7 @@ from imageclf.project.git import Commit, GitError, git, git_if_any
 from imageclf.team.sharing import came_from_elsewhere
 from imageclf.text import printable
 from imageclf.tracking.journal import PATCH
+from imageclf.tracking.patch import split_patch
 
 REGULAR = {"100644", "100755", "000000"}  # git's modes of files and of a deleted file
 
@@ -22,6 +23,7 @@ class Source:
         author: of the commit, and its subject.
         origin: of the journal or run that names the commit and holds the patch.
         changed: the files that the patch changes, such as "M src/imageclf/params.py".
+        left_out: the files that differed too and are not in the patch, each with the reason.
         is_own: whether it is a commit that was trained in this clone, without a patch.
     """
 
@@ -29,6 +31,7 @@ class Source:
     author: str
     origin: str
     changed: list[str]
+    left_out: list[str]
     is_own: bool
 
 
@@ -46,13 +49,14 @@ def source_of(lineage: Lineage) -> Source:
     author = git_if_any(*shown)
     if author is None:
         raise UserError(f"the commit {commit} is not in this repository: fetch it first")
-    patch = lineage.files.get(PATCH, b"")
+    left_out, patch = split_patch(lineage.files.get(PATCH, b""))
     here = lineage.record is not None and not came_from_elsewhere(lineage.fingerprint)
     return Source(
         commit=commit,
         author=printable(author.decode(errors="replace").strip()),
         origin=_origin(lineage, here),
         changed=_changes(commit, patch) if patch else [],
+        left_out=[printable(name) for name in left_out],
         is_own=here and not patch,
     )
 

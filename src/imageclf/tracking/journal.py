@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from imageclf.files import UserError, atomic_writer, write_json, write_text
-from imageclf.project.folder import PIPELINE, project_root
+from imageclf.project.folder import LOCK, PIPELINE, project_root
 from imageclf.tracking.messages import (
     FINGERPRINT,
     Checked,
@@ -36,7 +36,9 @@ from imageclf.tracking.messages import (
     decode,
     encode,
 )
-from imageclf.tracking.provenance import Provenance, record_source
+from imageclf.tracking.patch import record_source
+from imageclf.tracking.provenance import Provenance
+from imageclf.tracking.secret_scan import without_secret_comments
 
 JOURNAL = Path(".imageclf/trained")
 # In the folder of a training, which may not be the root: the model that was trained there last.
@@ -217,14 +219,22 @@ class Journal:
     ) -> Record:
         """Record that a model is registered, with the ``state`` of the pipeline: text by file name.
 
-        The origin stays that of the training, and ``registered`` that of the first call.
+        The origin stays that of the training, and ``registered`` that of the first call. Comments
+        that seem to hold secrets are not kept.
+
+        Raises:
+            UserError: a value in params.yaml or dvc.yaml seems to be a secret.
         """
         record, first = self.record, now
         if record:
             origin = record.description.origin
             description = replace(description.following(record.description), origin=origin)
             first = record.registered or now
-        for name, text in state.items():
+        kept = {
+            name: text if name == LOCK else without_secret_comments(name, text)
+            for name, text in state.items()
+        }
+        for name, text in kept.items():
             write_text(self.folder / name, text)
         registered = Record(description, first, restored)
         self._write(registered)

@@ -1,29 +1,20 @@
-"""Provenance of a training: the machine, the git commit, and the patch from it to the source."""
+"""Provenance of a training: the machine and the git commit."""
 
-import os
 import platform
 import re
-import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
-from imageclf.files import atomic_writer
-from imageclf.project.git import Commit, commit_in, git_if_any
+from imageclf.project.git import Commit, commit_in
 from imageclf.training.device import hardware_name
 
 if TYPE_CHECKING:
     import torch
 
 LIBRARIES = ("torch", "torchvision", "numpy")
-# dvc.lock is a result, which DVC writes while the pipeline runs; it is kept beside the patch.
-PLACE = ("--", ".", ":(exclude)dvc.lock")
-# Bytes of untracked files that a patch includes: sources and recipes, but not many images.
-MOST_UNTRACKED = 10_000_000
+BOOLEANS = {"true": True, "false": False}
 
 # By tag: its attribute, and its parser, which returns None for an invalid value.
 TAGS: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -34,7 +25,8 @@ TAGS: dict[str, tuple[str, Callable[[str], Any]]] = {
         lambda text: int(text) if re.fullmatch("[0-9]{1,6}", text) else None,
     ),
     "git_commit": ("commit", commit_in),
-    "git_dirty": ("dirty", {"true": True, "false": False}.get),
+    "git_dirty": ("dirty", BOOLEANS.get),
+    "git_patch_complete": ("patch_complete", BOOLEANS.get),
 }
 VERSION = "version."
 
@@ -47,6 +39,8 @@ class Provenance:
 
     Attributes:
         dirty: whether the source differed from the commit.
+        patch_complete: whether the patch has all that differed; else the model cannot be rebuilt
+            from it.
         device: as torch names it.
         hardware: the name of that device.
         processes: number that trained together.
@@ -56,6 +50,7 @@ class Provenance:
 
     commit: Commit | None = None
     dirty: bool | None = None
+    patch_complete: bool | None = None
     device: str | None = None
     hardware: str | None = None
     processes: int | None = None
@@ -94,7 +89,7 @@ class Provenance:
     @property
     def machine(self) -> dict[str, str]:
         """The tags on which the rounding of a training depends."""
-        return replace(self, commit=None, dirty=None, processes=None).tags()
+        return replace(self, commit=None, dirty=None, patch_complete=None, processes=None).tags()
 
 
 def this_machine(device: "torch.device", processes: int = 1) -> Provenance:
@@ -103,54 +98,3 @@ def this_machine(device: "torch.device", processes: int = 1) -> Provenance:
     return Provenance(
         device=str(device), hardware=hardware_name(device), processes=processes, versions=versions
     )
-
-
-def record_source(patch: Path) -> Provenance:
-    """The commit, and whether the source differs from it; the difference is written to ``patch``.
-
-    ``git apply`` makes from the commit and the patch the source in the current folder. The patch
-    includes untracked files, the smallest ones first, up to ``MOST_UNTRACKED`` bytes in all. There
-    is no patch if nothing differs, and no provenance outside of git.
-    """
-    patch.unlink(missing_ok=True)
-    head = git_if_any("rev-parse", "HEAD")
-    if head is None:
-        return Provenance()
-    difference = _difference()
-    if difference:
-        with atomic_writer(patch) as file:
-            file.write(difference)
-    return Provenance(commit_in(head.decode().strip()), bool(difference))
-
-
-def _difference() -> bytes | None:
-    """The patch from the commit to the source; git's own index stays as it is."""
-    untracked, left_out = _untracked()
-    with TemporaryDirectory() as folder:
-        index = Path(folder) / "index"
-        in_index = {"GIT_INDEX_FILE": str(index)}
-        if place := git_if_any("rev-parse", "--git-path", "index"):
-            with suppress(FileNotFoundError):  # no file was ever added
-                # With its time, which git compares with the times of the files.
-                shutil.copy2(os.fsdecode(place.rstrip(b"\n")), index)
-        add = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
-        git_if_any("--literal-pathspecs", *add, environment=in_index, feed=b"\0".join(untracked))
-        plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-relative")
-        prefixes = ("--src-prefix=a/", "--dst-prefix=b/")
-        said = ("--binary", *plain, *prefixes, "HEAD", *PLACE)
-        difference = git_if_any("diff", *said, environment=in_index)
-    heading = b"".join(b"left out, too large: %s\n" % name for name in left_out)
-    return heading + difference if difference else None
-
-
-def _untracked() -> tuple[list[bytes], list[bytes]]:
-    """Untracked files that are not ignored: those that fit into a patch, and the others."""
-    listed = git_if_any("ls-files", "--others", "--exclude-standard", "-z", *PLACE) or b""
-    names = listed.split(b"\0")
-    sizes = {name: os.lstat(name).st_size for name in names if name and not name.endswith(b"/")}
-    taken, total = [], 0
-    for name in sorted(sizes, key=lambda name: (sizes[name], name)):
-        total += sizes[name]
-        if total <= MOST_UNTRACKED:
-            taken.append(name)
-    return taken, sorted(sizes.keys() - set(taken))

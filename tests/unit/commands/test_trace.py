@@ -91,3 +91,11 @@ def test_a_bad_journal_hides_what_it_told_alone(bare: Path) -> None:
     assert "what the journal holds: the training ffffffff: origin.json" in " ".join(
         result.stdout.split()
     )
+
+
+def test_a_patch_that_is_not_complete_is_told(bare: Path) -> None:
+    patch = bare / ".imageclf/trained" / FINGERPRINT / "changes.patch"
+    patch.write_text("left out: src/key.pem (it looks like a secret: Private Key)\n")
+    words = " ".join(trace(FINGERPRINT).stdout.split())
+    assert "src/key.pem (it looks like a secret: Private Key) (not rebuildable from" in words
+    assert "Private Key) differed from the commit: it is not in changes.patch" in words

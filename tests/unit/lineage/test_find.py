@@ -13,7 +13,7 @@ from imageclf.files import UserError, write_json
 from imageclf.lineage.find import find, fingerprint_of
 from imageclf.tracking.journal import Journal
 from imageclf.tracking.messages import File
-from imageclf.tracking.provenance import record_source
+from imageclf.tracking.patch import record_source
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def git(*arguments: str) -> None:
 @pytest.fixture
 def repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A git repository with one commit; files of more than 100 bytes are left out of patches."""
-    monkeypatch.setattr("imageclf.tracking.provenance.MOST_UNTRACKED", 100)
+    monkeypatch.setattr("imageclf.tracking.patch.MOST_BYTES", 300)
     Path(".gitignore").write_text("mlflow*\n.imageclf\n")
     Path("source.py").write_text("1\n")
     git("init", "--quiet")
@@ -121,12 +121,15 @@ def repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_files_that_differed_from_the_commit_are_told_from_the_patch(repository: Path) -> None:
     Path("source.py").write_text("2\n")
-    Path("a recipe.yaml").write_text("a: 1\n")
-    Path("large.bin").write_bytes(bytes(200))
+    Path("recipes").mkdir()
+    Path("recipes/a recipe.yaml").write_text("a: 1\n")
+    Path("recipes/large.bin").write_bytes(bytes(400))
     keep(**record_source(Journal(FINGERPRINT).patch).tags())
     found = find(FINGERPRINT)
-    assert sorted(found.changed_files) == ["a recipe.yaml", "large.bin", "source.py"]
-    assert "large.bin differed from the commit and was too large for changes.patch" in found.unknown
+    large = "recipes/large.bin (too large)"
+    assert sorted(found.changed_files) == ["recipes/a recipe.yaml", large, "source.py"]
+    assert (found.left_out, found.provenance.patch_complete) == ([large], False)
+    assert f"how {large} differed from the commit: it is not in changes.patch" in found.unknown
     Journal(FINGERPRINT).patch.unlink()
     found = find(FINGERPRINT)
     assert found.changed_files == []

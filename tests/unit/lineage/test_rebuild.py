@@ -21,7 +21,8 @@ from imageclf.project.lock import Out
 from imageclf.team.sharing import JOURNALS
 from imageclf.tracking.journal import Journal, Record
 from imageclf.tracking.messages import RunDescription
-from imageclf.tracking.provenance import Provenance, record_source
+from imageclf.tracking.patch import record_source
+from imageclf.tracking.provenance import Provenance
 from imageclf.tracking.queries import TrackedRun
 
 FINGERPRINT = "f" * 64
@@ -45,7 +46,8 @@ def lineage(project: Path) -> Lineage:
         git("add", "--all")
         git("commit", "--quiet", "--message", "start")
         Path("source.py").write_text("2\n")
-        Path("recipe.yaml").write_text("a: 1\n")
+        Path("recipes").mkdir()
+        Path("recipes/mine.yaml").write_text("a: 1\n")
         tags = record_source(Journal(FINGERPRINT).patch)
         changes = Journal(FINGERPRINT).patch.read_bytes()
     deps = [{"path": "source.py", "md5": "26ab0db90d72e28ad0ba1e22ee510510"}]
@@ -73,13 +75,24 @@ def test_the_folder_holds_what_the_training_had(
     prepared = prepare(lineage, tmp_path / "again")
     assert prepared == tmp_path / "again/part"
     assert (prepared / "source.py").read_text() == "2\n"
-    assert (prepared / "recipe.yaml").read_text() == "a: 1\n"
+    assert (prepared / "recipes/mine.yaml").read_text() == "a: 1\n"
     assert (prepared / "params.yaml").read_text() == "seed: 7\n"
     assert (prepared / "dvc.lock").read_bytes() == lineage.files["dvc.lock"]
     assert dvc("cache", "dir", at=prepared).stdout.strip() == str(prepared / ".dvc/cache")
     assert other_sources(lineage, prepared) == []
     (prepared / "source.py").write_text("3\n")
     assert other_sources(lineage, prepared) == ["source.py"]
+
+
+def test_what_the_patch_leaves_out_is_told(part: Path, lineage: Lineage, tmp_path: Path) -> None:
+    heading = b"left out: part/key.pem (it looks like a secret: x)\n"
+    left_out = ["part/key.pem (it looks like a secret: x)"]
+    source = source_of(patched(lineage, heading + lineage.files["changes.patch"]))
+    assert (source.left_out, len(source.changed)) == (left_out, 2)
+    nothing_else = patched(lineage, heading)
+    source = source_of(nothing_else)
+    assert (source.left_out, source.changed) == (left_out, [])
+    assert (prepare(nothing_else, tmp_path / "again") / "source.py").read_text() == "1\n"
 
 
 def test_a_commit_that_no_branch_holds_can_be_had(
@@ -254,7 +267,7 @@ def patched(lineage: Lineage, patch: bytes) -> Lineage:
 def test_what_would_run_is_told(part: Path, lineage: Lineage) -> None:
     source = source_of(lineage)
     assert source.author == "test <test@example.org>: start"
-    assert source.changed == ["A part/recipe.yaml", "M part/source.py"]
+    assert source.changed == ["A part/recipes/mine.yaml", "M part/source.py"]
     assert (source.origin, source.is_own) == ("the journal of this clone", False)
     assert source_of(patched(lineage, b"")).is_own
     git("update-ref", f"{JOURNALS}/{FINGERPRINT}", "HEAD")
@@ -324,7 +337,8 @@ def test_a_patch_that_changes_something_else_than_the_projects_files_is_refused(
 
 
 def source(is_own: bool) -> Source:
-    return Source(Commit("a" * 40), "A <a@b>: first", "somewhere", ["M src/x.py"], is_own)
+    changed, left_out = ["M src/x.py"], ["src/y.py (too large)"]
+    return Source(Commit("a" * 40), "A <a@b>: first", "somewhere", changed, left_out, is_own)
 
 
 def answer(is_own: bool, yes: bool, terminal: bool, reply: str) -> str:
@@ -347,6 +361,7 @@ def test_nothing_of_another_source_runs_without_a_yes() -> None:
         "source: the commit aaaaaaaaaaaa, A <a@b>: first",
         "known from: somewhere",
         "patched: M src/x.py",
+        "not rebuildable from its patch, which leaves out src/y.py (too large)",
     ]
     assert answer(is_own=True, yes=False, terminal=False, reply="") == told
     with pytest.raises(UserError, match="add --yes to allow it"):

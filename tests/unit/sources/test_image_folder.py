@@ -185,7 +185,7 @@ def test_an_archive_comes_over_http_and_goes_on_after_a_lost_connection(
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("http://user:secret@127.0.0.1:9/a.zip", r"^data.source: http://127.0.0.1:9/a.zip: "),
+        ("http://127.0.0.1:9/a.zip", r"^data.source: http://127.0.0.1:9/a.zip: "),
         ("s3://bucket/photos.zip", "neither a path nor an address of http or https"),
         ("http://[::1/a.zip", "http://.::1/a.zip is no address: Invalid IPv6"),
         ("~nosuchuser/photos", "^~nosuchuser/photos: no home is known for that user"),

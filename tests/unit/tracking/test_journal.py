@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from imageclf.files import UserError
 from imageclf.tracking.journal import (
     Journal,
     JournalError,
@@ -113,6 +114,16 @@ def test_a_registration_keeps_where_it_was_trained_and_when_it_was_first(journal
     assert record.description.started == 1000
     assert record.description.params["evaluate.top_k"] == 5
     assert (journal.folder / "dvc.lock").read_text() == "y"
+
+
+def test_no_secret_of_params_is_kept(journal: Journal) -> None:
+    lock = "a: 1  # password: hunter2x\n"  # DVC writes no comments
+    state = {"params.yaml": "a: 1\n# password: hunter2x\n", "dvc.lock": lock}
+    journal.register(DESCRIPTION, state, restored=False, now=1000)
+    assert journal.files(["params.yaml"]) == {"params.yaml": b"a: 1\n\n"}
+    with pytest.raises(UserError, match="params.yaml, line 1: this looks like a secret"):
+        journal.register(DESCRIPTION, {"params.yaml": "password: hunter2x"}, False, 2000)
+    assert journal.files(["params.yaml"]) == {"params.yaml": b"a: 1\n\n"}
 
 
 def test_an_epoch_costs_less_than_a_millisecond(journal: Journal) -> None:
