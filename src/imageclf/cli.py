@@ -7,6 +7,7 @@ import click
 from imageclf.commands.common import examples
 from imageclf.commands.predict import predict
 from imageclf.commands.promote import promote
+from imageclf.commands.rate import rate
 from imageclf.commands.rebuild import rebuild
 from imageclf.commands.runner import runner
 from imageclf.commands.runs import runs
@@ -43,6 +44,7 @@ class _Commands(click.Group):
         "imageclf use                  list the recipes",
         "imageclf use digits_mlp       put one into params.yaml",
         "imageclf show                 what the network will see of the images",
+        "imageclf rate                 which learning rate to begin with",
         "dvc repro                     train, evaluate, export, register",
         "imageclf summary              what came out, and where it is",
         "imageclf suspects             labels that are probably wrong",
@@ -58,7 +60,7 @@ def main() -> None:
     collect_garbage_rarely()
 
 
-OF_ONE = (use, show, summary, suspects, predict, runs, sync, promote, trace, rebuild)
+OF_ONE = (use, show, rate, summary, suspects, predict, runs, sync, promote, trace, rebuild)
 OF_SEVERAL = (server, push, pull, runner)  # people or machines
 for command in (*OF_ONE, *OF_SEVERAL):
     main.add_command(command)

@@ -100,15 +100,16 @@ class Augment(Section):
     brightness: Fraction
     contrast: Fraction
     cutout: Annotated[int, Field(ge=0)]
+    erase: Annotated[float, Field(ge=0, le=1)]
+    policy: Literal["none", "randaugment", "trivialaugment"]
     mixup: Annotated[float, Field(ge=0)]
     cutmix: Annotated[float, Field(ge=0)]
 
     @property
     def changes_nothing(self) -> bool:
         """Whether images are not changed."""
-        return self.crop_scale == 1 and not any(
-            value for name, value in self if name != "crop_scale"
-        )
+        unchanged = {"crop_scale": 1, "policy": "none"}
+        return all(value == unchanged.get(name, 0) for name, value in self)
 
 
 class Model(Section):
@@ -187,12 +188,14 @@ class Train(Section):
     epochs: Positive
     head_epochs: Positive
     batch_size: Positive
+    accumulate: Positive
     loss: Literal["cross_entropy", "nll", "mse"]
     label_smoothing: Fraction
     class_weights: Literal["none", "balanced"]
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"]
     learning_rate: Annotated[float, Field(gt=0)]
     backbone_rate: Annotated[float, Field(gt=0, le=1)]
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
     momentum: Fraction
     nesterov: bool
     weight_decay: Annotated[float, Field(ge=0)]
@@ -283,6 +286,17 @@ class Params(Section):
             raise ValueError(
                 f"train.loss: {self.train.loss} needs model.output: {wanted}, "
                 f"not {self.model.output}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def layer_decay_has_layers(self) -> Self:
+        if self.train.layer_decay < 1 and (
+            not self.model.pretrained or self.model.freeze == "backbone"
+        ):
+            raise ValueError(
+                f"train.layer_decay: {self.train.layer_decay} needs model.weights, and a backbone "
+                "that learns (model.freeze: none or then)"
             )
         return self
 

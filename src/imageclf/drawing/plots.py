@@ -50,6 +50,28 @@ def loss_curves(history: "pd.DataFrame") -> Figure:
     return figure
 
 
+def rate_curve(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    suggestion: float,
+    now: float,
+) -> Figure:
+    """The loss by learning rate of a range test, with the rate that it suggests and today's."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, ".", color=PALE, label="loss of a batch")
+    axes.plot(rates, smoothed, color=TRAIN, label="smoothed")
+    axes.axvline(suggestion, color=RIGHT, label=f"suggested: {suggestion:.1g}")
+    axes.axvline(now, color=GREY, ls="--", label=f"train.learning_rate: {now:g}")
+    start, low = smoothed[0], min(smoothed)
+    axes.set(xscale="log", xlabel="learning rate", title="Loss as the learning rate rises")
+    axes.set_ylim(low - 0.1 * (start - low), start + 0.6 * (start - low))
+    _tidy(axes)
+    axes.legend(frameon=False)
+    return figure
+
+
 def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
     """Counts by true and predicted class, coloured by the share of the true class."""
     side = min(max(5.0, 1.5 + 0.55 * len(class_names)), LARGEST_SIDE)

@@ -1,50 +1,40 @@
 """Random order of the images of a training, and random changes to each image.
 
 Whole batches are changed, on their device; the changes are drawn for each image. Shift, flip,
-rotation and crop are one affine map per image and one resampling. All draws come from torch's
-generator of the device, which ``seed_step`` seeds in every step: they depend only on the seed and
-the step.
+rotation and crop are one affine map per image and one resampling.
 """
 
 import math
-import zlib
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from imageclf.network.classifier import to_pixels
 from imageclf.params import Augment
+from imageclf.training.draws import Draws
+from imageclf.training.policies import apply_policy
+
+# Of random erasing, https://arxiv.org/abs/1708.04896: shares of the area, and height over width.
+ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Random numbers for a ``share`` of a batch of ``batch`` images, on ``device``.
+def augmented(images: Tensor, params: Augment, draws: Draws) -> Tensor:
+    """Change each packed image (uint8, N x H x W x C) by itself; ``mix`` mixes images.
 
-    Numbers are drawn for the whole batch, and those of the share kept: the changes to an image do
-    not depend on the number of processes.
+    Returns:
+        float32, N x C x H x W, 0 to 255.
     """
-
-    batch: int
-    share: slice
-    device: torch.device
-
-    def uniform(self, low: float, high: float) -> Tensor:
-        """float32, one number per image of the share, from ``low`` to below ``high``."""
-        return torch.empty(self.batch, device=self.device).uniform_(low, high)[self.share]
-
-    def integers(self, end: int) -> Tensor:
-        """int64, one number per image of the share, from 0 to below ``end``."""
-        return torch.randint(0, end, (self.batch,), device=self.device)[self.share]
-
-    def beta(self, alpha: float) -> Tensor:
-        """float32, one number per image of the share, from Beta(alpha, alpha)."""
-        concentration = torch.full((self.batch,), alpha, device=self.device)
-        return torch.distributions.Beta(concentration, concentration).sample()[self.share]
+    if params.policy != "none":
+        on_cpu = replace(draws, device=torch.device("cpu"))
+        changed = apply_policy(images.permute(0, 3, 1, 2), params.policy, on_cpu)
+        images = changed.permute(0, 2, 3, 1)
+    return augment(to_pixels(images), params, draws)
 
 
 def augment(images: Tensor, params: Augment, draws: Draws) -> Tensor:
-    """Change each image (float32, N x C x H x W, 0 to 255) by itself; ``mix`` mixes images.
+    """Change each image (float32, N x C x H x W, 0 to 255) by itself, but for ``params.policy``.
 
     The result has the same type and shape; pixels from outside an image are 0.
     """
@@ -54,7 +44,9 @@ def augment(images: Tensor, params: Augment, draws: Draws) -> Tensor:
         images = _jitter(images, params.brightness, params.contrast, draws)
     if params.cutout:
         sides = torch.full((len(images),), params.cutout, device=images.device)
-        images = images * ~_squares(images, sides, draws)
+        images = images * ~_boxes(images, sides, sides, draws)
+    if params.erase:
+        images = images * ~_erased(images, params.erase, draws)
     return images
 
 
@@ -91,7 +83,7 @@ def mix(
         mixed = torch.lerp(images[partner], images, share[:, None, None, None])
     else:
         sides = ((1 - share).sqrt() * images.shape[-1]).round()
-        square = _squares(images, sides, draws)
+        square = _boxes(images, sides, sides, draws)
         mixed = torch.where(square, images[partner], images)
         share = 1 - square.float().mean(dim=(1, 2, 3))
     one_hot = functional.one_hot(labels, classes).float()
@@ -102,19 +94,6 @@ def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
     """A random permutation (int64) that depends only on the seed and the epoch."""
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     return torch.randperm(images, generator=generator)
-
-
-def seed_step(seed: int, step: int, device: torch.device, rank: int = 0) -> None:
-    """Seed the generators of the CPU and of ``device`` for one optimisation step.
-
-    torch.manual_seed seeds those of all possible devices, and takes a hundred times as long.
-    """
-    mixed = zlib.crc32(f"{seed} {step} {rank}".encode())
-    torch.default_generator.manual_seed(mixed)
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(mixed)
-    if device.type == "mps":
-        torch.mps.manual_seed(mixed)
 
 
 def _affine_maps(images: Tensor, params: Augment, draws: Draws) -> Tensor:
@@ -154,13 +133,23 @@ def _jitter(images: Tensor, brightness: float, contrast: float, draws: Draws) ->
     return changed.clamp(0, 255)
 
 
-def _squares(images: Tensor, sides: Tensor, draws: Draws) -> Tensor:
-    """A mask (bool, N x 1 x H x W): one square of ``sides`` pixels inside each image."""
+def _erased(images: Tensor, probability: float, draws: Draws) -> Tensor:
+    """A mask (bool, N x 1 x H x W): a box of random area and shape in a share of the images."""
     height, width = images.shape[2:]
+    area = draws.uniform(*ERASED_AREA) * (height * width)
+    ratio = draws.uniform(*(math.log(end) for end in ERASED_RATIO)).exp()
+    chosen = draws.uniform(0, 1) < probability
+    tall = (area * ratio).sqrt().round().clamp(1, height) * chosen
+    return _boxes(images, tall, (area / ratio).sqrt().round().clamp(1, width), draws)
 
-    def inside(length: int) -> Tensor:
+
+def _boxes(images: Tensor, heights: Tensor, widths: Tensor, draws: Draws) -> Tensor:
+    """A mask (bool, N x 1 x H x W): one box of so many pixels at a random place in each image."""
+
+    def inside(length: int, sides: Tensor) -> Tensor:
         start = (draws.uniform(0, 1) * (length - sides + 1)).floor()
         place = torch.arange(length, device=images.device)
         return (place >= start[:, None]) & (place < (start + sides)[:, None])
 
-    return (inside(height)[:, :, None] & inside(width)[:, None, :])[:, None]
+    rows, columns = inside(images.shape[2], heights), inside(images.shape[3], widths)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]

@@ -28,47 +28,33 @@ class Group:
     size: int
 
     def share(self, images: int) -> slice:
-        """This process's part of a batch of ``images``; it is empty if the batch is too small.
-
-        Shares differ by two images at most. The pairs that ``augment.mix`` mixes stay together.
-        """
-        pairs = -(-images // 2)
-        start, stop = (2 * (pairs * rank // self.size) for rank in (self.rank, self.rank + 1))
-        return slice(start, min(stop, images))
+        """This process's part of a batch of ``images``; it is empty if the batch is too small."""
+        return part(images, self.rank, self.size)
 
     def add(self, values: Tensor) -> None:
         """Make ``values`` the sum over all processes, the same to the bit in each of them."""
         _add(values)
 
-    def backward(
-        self, loss: Tensor, divisor: Tensor, right: Tensor, network: nn.Module
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Give every weight the gradient of the mean loss over the whole batch.
+    def add_gradients(self, gradients: list[Tensor], figures: Tensor) -> Tensor:
+        """Make gradients and figures (float32, one dimension) the sums over all processes.
 
-        All values are sent in one flat tensor. (DistributedDataParallel averages the means of the
-        shares, which is wrong if the shares are not equal, and imports torch's compiler.)
+        All are sent in one flat tensor. (DistributedDataParallel averages the means of the shares,
+        which is wrong if the shares are not equal, and imports torch's compiler.)
 
         Args:
-            loss: the mean over this process's share; NaN for an empty share.
-            divisor: of that mean; 0 for an empty share.
-            right: the number of right answers in this share.
-            network: gave the loss.
+            gradients: changed in place.
+            figures: are not changed.
 
         Returns:
-            The mean loss over the whole batch, its divisor, and the number of right answers.
+            The summed figures.
         """
-        summed = loss * divisor
-        summed.backward()
-        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-        summed = torch.where(divisor > 0, summed.detach(), 0)
-        figures = torch.stack([summed, divisor, right.float()])
         flat = torch.cat([*(gradient.flatten() for gradient in gradients), figures])
         _add(flat)
-        *parts, figures = flat.split([*(gradient.numel() for gradient in gradients), 3])
-        summed, divisor, right = figures
-        for gradient, part in zip(gradients, parts, strict=True):
-            torch.div(part.view_as(gradient), divisor, out=gradient)
-        return summed / divisor, divisor, right
+        parts = flat.split([*(each.numel() for each in gradients), len(figures)])
+        for gradient, added in zip(gradients, parts[:-1], strict=True):
+            gradient.copy_(added.view_as(gradient))
+        summed: Tensor = parts[-1]
+        return summed
 
     def share_batch_norm(self, network: nn.Module) -> None:
         """Make batch norm use the whole batch: by torch's layer, which needs a GPU, or by ours."""
@@ -109,6 +95,16 @@ class Group:
                 "the machines would not train the same model: bring params.yaml, the source and "
                 "data/prepared of all to the same state (git pull, dvc pull)"
             )
+
+
+def part(images: int, number: int, parts: int) -> slice:
+    """Part ``number`` (from 0) of a batch of ``images`` in so many ``parts``; it may be empty.
+
+    Parts differ by two images at most. The pairs that ``augment.mix`` mixes stay together.
+    """
+    pairs = -(-images // 2)
+    start, stop = (2 * (pairs * end // parts) for end in (number, number + 1))
+    return slice(start, min(stop, images))
 
 
 class SharedBatchNorm(nn.BatchNorm2d):

@@ -4,17 +4,27 @@ Nothing here waits for the device within a batch.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from imageclf.network.classifier import Classifier, to_pixels
+from imageclf.network.classifier import Classifier
 from imageclf.params import Params
-from imageclf.training.augment import Draws, augment, mix, seed_step
-from imageclf.training.batch_sharing import Group
+from imageclf.training.augment import augmented, mix
+from imageclf.training.batch_sharing import Group, part
+from imageclf.training.draws import Draws, seed_step
 from imageclf.training.losses import Divisor, LossFunction, build_divisor, build_loss
 from imageclf.training.optimization import build_optimizer, weight_average
+
+
+class _Batch(NamedTuple):
+    """The arguments of ``Learner.step``."""
+
+    images: Tensor
+    labels: Tensor
+    size: int
+    number: int
 
 
 class Learner:
@@ -74,33 +84,66 @@ class Learner:
             Of the whole batch, float64: the summed loss, the number of right answers, and the
             divisor that makes the first a mean.
         """
-        train, augmentation, seed = self._params.train, self._params.augment, self._params.seed
-        seed_step(seed, number, self._device)
-        inputs, target = images, labels
-        if not images.is_floating_point():  # not features
-            draws = Draws(size, self.share(size), self._device)
-            pixels = augment(to_pixels(images), augmentation, draws)
-            inputs, target = mix(pixels, labels, self._classes, augmentation, draws)
-        if self._group:  # each process switches off other units in dropout
-            seed_step(seed, number, self._device, self._group.rank)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=train.amp == "bf16"):
-            output = self._forward(inputs)
-        loss, right = self._loss(output.float(), target), _right(output, labels)
-        divisor = self._divisor(target)
-        if self._group:
-            loss, divisor, right = self._group.backward(loss, divisor, right, self.network)
-        else:
-            loss.backward()
-        if train.clip_gradient:
-            nn.utils.clip_grad_norm_(self.network.parameters(), train.clip_gradient)
+        parts = self._parts(size, len(images))
+        summed = self._group is not None or len(parts) > 1
+        batch = _Batch(images, labels, size, number)
+        figures = self._backward(batch, 0, parts[0], summed)
+        for index, each in enumerate(parts[1:], 1):
+            figures += self._backward(batch, index, each, summed)
+        if summed:
+            figures = self._mean_gradients(figures)
+        if self._params.train.clip_gradient:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._params.train.clip_gradient)
         self._optimizer.step(rate)
         if self._average:
             self._average.update_parameters(self.network)
-        return _sums(loss.detach(), divisor, right)
+        return figures
+
+    def _backward(self, batch: _Batch, index: int, its: slice, summed: bool) -> Tensor:
+        """Add the gradients of part ``its``, number ``index``: of its mean loss, or the summed.
+
+        The parts see the changes to images that the whole batch would see, and other dropout.
+        """
+        train, augmentation, seed = self._params.train, self._params.augment, self._params.seed
+        inputs, labels = batch.images[its], batch.labels[its]
+        target = labels
+        seed_step(seed, batch.number, self._device)
+        if not inputs.is_floating_point():  # not features
+            start = self.share(batch.size).start
+            share = slice(start + its.start, start + its.stop)
+            draws = Draws(batch.size, share, self._device)
+            pixels = augmented(inputs, augmentation, draws)
+            inputs, target = mix(pixels, labels, self._classes, augmentation, draws)
+        if self._group or index:
+            rank = self._group.rank if self._group else 0
+            seed_step(seed, batch.number, self._device, rank * train.accumulate + index)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=train.amp == "bf16"):
+            output = self._forward(inputs)
+        loss, divisor = self._loss(output.float(), target), self._divisor(target)
+        (loss * divisor if summed else loss).backward()
+        return _sums(loss.detach(), divisor, _right(output, labels))
+
+    def _mean_gradients(self, figures: Tensor) -> Tensor:
+        """Make summed gradients those of the mean over the whole batch; returns its figures."""
+        gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
+        if self._group:
+            figures = self._group.add_gradients(gradients, figures.float()).double()
+        torch._foreach_div_(gradients, figures[2].float())
+        return figures
+
+    def _parts(self, size: int, images: int) -> list[slice]:
+        """The parts in which this process computes its share of a batch of ``size`` images.
+
+        Each process has the same number of them, and each part three images at least.
+        """
+        processes = self._group.size if self._group else 1
+        most = -(-size // 2) // (2 * processes)
+        count = max(1, min(self._params.train.accumulate, most))
+        return [part(images, number, count) for number in range(count)]
 
     def share(self, size: int) -> slice:
         """This process's part of a batch of ``size`` images."""
-        return self._group.share(size) if self._group else slice(size)
+        return self._group.share(size) if self._group else slice(0, size)
 
     def measure(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
         """Mean loss and accuracy of ``measured``; each process of a group gives its own batches."""
@@ -155,4 +198,5 @@ def _right(output: Tensor, labels: Tensor) -> Tensor:
 def _sums(mean_loss: Tensor, divisor: Tensor, right: Tensor) -> Tensor:
     """Summed loss, right answers and divisor of a batch, without waiting for the device."""
     weight = divisor.double()
-    return torch.stack([mean_loss.double() * weight, right.double(), weight])
+    summed = torch.where(weight > 0, mean_loss.double() * weight, 0)  # a mean of nothing is NaN
+    return torch.stack([summed, right.double(), weight])

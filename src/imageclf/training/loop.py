@@ -108,18 +108,13 @@ class Training:
 
     def _train_epoch(self, on_step: Callable[[Position], None]) -> int:
         """Take the remaining steps of the current epoch; return the number of images in them."""
-        epoch, size = len(self.history), self.params.train.batch_size
-        done = (self._steps_done - epoch * self.steps_per_epoch) * size
-        order = epoch_order(self.train_images, self.params.seed, epoch + 1)
-        order = order[done : self.images_per_epoch]
+        epoch = len(self.history)
+        done = (self._steps_done - epoch * self.steps_per_epoch) * self.params.train.batch_size
         self.classifier.train()
         reported = time.perf_counter()
-        sizes = (min(size, len(order) - start) for start in range(0, len(order), size))
-        for batch, (images, labels) in zip(
-            sizes, self._train.batches(order, size, self.learner.share), strict=True
-        ):
+        for batch in self.batches(epoch + 1, done):
             step, rate = self._steps_done, self._rate(self._steps_done)
-            self._totals += self.learner.step(images, labels, batch, step, rate)
+            self._totals += self.learner.step(*batch, step, rate)
             self._steps_done += 1
             passed = time.perf_counter() - reported
             if self._steps_done % STEPS_BETWEEN_REPORTS == 0 or passed > SECONDS_BETWEEN_REPORTS:
@@ -127,7 +122,19 @@ class Training:
                 position = self.position
                 _finite(position.train_loss, epoch + 1)
                 on_step(position)
-        return len(order)
+        return self.images_per_epoch - done
+
+    def batches(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Images, labels and size of each batch of an epoch (from 1), but for ``done`` images.
+
+        In a group of processes the images are this one's share, the size is that of all.
+        """
+        size = self.params.train.batch_size
+        order = epoch_order(self.train_images, self.params.seed, epoch)
+        order = order[done : self.images_per_epoch]
+        shares = self._train.batches(order, size, self.learner.share)
+        for start, (images, labels) in zip(range(0, len(order), size), shares, strict=True):
+            yield images, labels, min(size, len(order) - start)
 
     def _end_of_epoch(self, images: int, seconds: float) -> EpochResult:
         """Measure on val; keep the weights if they are the best so far."""
@@ -225,16 +232,16 @@ class Training:
     def trial_step(self) -> tuple[float, float]:
         """The loss of the first batch before and after one step on it; the state is restored."""
         before = copy.deepcopy(self.state())
-        size = self.params.train.batch_size
-        order = epoch_order(self.train_images, self.params.seed, epoch=1)[:size]
-        images, labels = next(self._train.batches(order, size, self.learner.share))
-        step, rate, losses = self._steps_done, self._rate(self._steps_done), []
-        for _ in range(2):
-            self.classifier.train()
-            loss, _, divisor = self.learner.step(images, labels, len(order), step, rate).tolist()
-            losses.append(loss / divisor)
+        rate, first = self._rate(self._steps_done), next(self.batches(epoch=1))
+        losses = [self.step_at(rate, first, self._steps_done) for _ in range(2)]
         self.restore(before)
         return losses[0], losses[1]
+
+    def step_at(self, rate: float, batch: tuple[Tensor, Tensor, int], number: int) -> float:
+        """Take step ``number`` at another learning rate; returns the mean loss before it."""
+        self.classifier.train()
+        loss, _, divisor = self.learner.step(*batch, number, rate)
+        return (loss / divisor).item()
 
     def state(self) -> dict[str, Any]:
         """The content of a checkpoint: tensors, numbers and strings."""

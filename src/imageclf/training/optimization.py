@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from imageclf.network.layers import layers_in_order
 from imageclf.params import Train
 
 ONE_CYCLE_RISE = 0.3
@@ -92,7 +93,7 @@ def build_optimizer(
 ) -> Optimizer:
     """The optimizer ``train.optimizer`` for the weights of a network that require a gradient.
 
-    A pretrained ``backbone`` in it learns at ``train.backbone_rate``.
+    A pretrained ``backbone`` in it learns at ``train.backbone_rate`` and ``train.layer_decay``.
     """
     groups = _groups(train, network, backbone)
     if train.optimizer == "sgd":
@@ -110,13 +111,27 @@ def _groups(train: Train, network: nn.Module, backbone: nn.Module | None) -> lis
 
     Biases and the scales and shifts of normalisation layers have none: it would cost capacity.
     """
-    slow = set(backbone.parameters()) if backbone else set()
+    factors = backbone_factors(train, backbone) if backbone else {}
     alike: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
     for weight in network.parameters():
         if weight.requires_grad:
             decay = train.weight_decay if weight.ndim > 1 else 0.0
-            alike[decay, train.backbone_rate if weight in slow else 1.0].append(weight)
+            alike[decay, factors.get(weight, 1.0)].append(weight)
     return [Group(weights, decay, factor) for (decay, factor), weights in alike.items()]
+
+
+def backbone_factors(train: Train, backbone: nn.Module) -> dict[Tensor, float]:
+    """The factor on the learning rate of each weight of a pretrained backbone.
+
+    Its last layer is one step below the head, and each layer one step below the next
+    (https://arxiv.org/abs/1801.06146, in BEiT's form, https://arxiv.org/abs/2106.08254).
+    """
+    layers = layers_in_order(backbone)
+    return {
+        weight: train.backbone_rate * train.layer_decay ** (len(layers) - number)
+        for number, layer in enumerate(layers)
+        for weight in layer
+    }
 
 
 def _sgd(step: Step, momentum: float, nesterov: bool) -> None:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from imageclf.data.prepared import Split
-from imageclf.network.classifier import to_pixels
 from imageclf.params import Params
-from imageclf.training.augment import Draws, augment, epoch_order, mix, seed_step
+from imageclf.training.augment import augmented, epoch_order, mix
+from imageclf.training.draws import Draws, seed_step
 
 SEEN = 16  # images in the pictures of a training
 LEAST_SHARE = 0.005
@@ -47,7 +47,7 @@ def preview(params: Params, train: Split, class_names: Sequence[str], count: int
     draws = Draws(batch, slice(0, len(first)), target.device)
     with torch.random.fork_rng(devices=[]):
         seed_step(params.seed, 0, target.device)
-        pixels = augment(to_pixels(torch.from_numpy(images)), params.augment, draws)
+        pixels = augmented(torch.from_numpy(images), params.augment, draws)
         pixels, target = mix(pixels, target, len(class_names), params.augment, draws)
     shares = target if target.ndim == 2 else functional.one_hot(target, len(class_names))
     return Preview(

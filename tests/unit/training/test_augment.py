@@ -7,7 +7,7 @@ import torch
 from helpers.params import make_params
 from imageclf.params import Augment
 from imageclf.training import augment as augmentation
-from imageclf.training.augment import Draws, seed_step
+from imageclf.training.draws import Draws, seed_step
 
 
 def settings(**changes: Any) -> Augment:
@@ -126,6 +126,25 @@ def test_cutout_blackens_one_square_of_the_side_asked_for() -> None:
     assert len({tuple(image.flatten().tolist()) for image in black}) > 10
 
 
+def test_erasing_blackens_a_box_of_random_shape_in_a_share_of_the_images() -> None:
+    side = 64
+    erased = augment(torch.full((2000, 3, side, side), 9.0), settings(erase=0.25))
+    black = (erased == 0).all(dim=1)
+    assert torch.equal(black, (erased == 0).any(dim=1))
+    heights, widths = black.any(dim=2).sum(dim=1), black.any(dim=1).sum(dim=1)
+    assert torch.equal(black.sum(dim=(1, 2)), heights * widths)  # a whole box inside the image
+    hit = heights > 0
+    assert hit.float().mean().item() == pytest.approx(0.25, abs=0.03)
+    area = (heights * widths)[hit] / side**2
+    ratio = (heights / widths)[hit]
+    assert 0.015 < area.min() < 0.04
+    assert 0.29 < area.max() < 0.35
+    assert area.mean().item() == pytest.approx(0.175, abs=0.02)
+    assert 0.25 < ratio.min() < 0.35
+    assert 2.9 < ratio.max() < 3.7
+    assert ratio.log().mean().item() == pytest.approx(math.log(0.99) / 2, abs=0.1)
+
+
 def test_mixup_blends_images_and_labels_by_the_same_share() -> None:
     labels = torch.arange(64) % 4
     images = labels.float()[:, None, None, None].expand(64, 1, 6, 6) * 10
@@ -164,6 +183,7 @@ EVERYTHING = settings(
     brightness=0.2,
     contrast=0.2,
     cutout=3,
+    erase=0.5,
     mixup=0.4,
     cutmix=1.0,
 )

@@ -75,6 +75,28 @@ def test_two_processes_train_as_one(pair: Pair, case: str) -> None:
         assert torch.allclose(theirs["classifier"][name], weights, atol=1e-4), name
 
 
+@pytest.mark.parametrize(
+    ("case", "double", "near"),
+    [
+        ("plain", True, 1e-6),
+        ("uneven batches, the last of one image", True, 1e-6),
+        ("augmented", True, 1e-6),
+        ("weighted, mixed", False, 1e-4),  # torch's loss of mixtures takes single precision only
+    ],
+)
+def test_a_batch_in_parts_gives_the_steps_of_the_whole(
+    pair: Pair, case: str, double: bool, near: float
+) -> None:
+    whole = carry_out(job(small(**CASES[case]), images=198, double=double))
+    parts = job(small(**CASES[case], train__accumulate=3), images=198, double=double)
+    accumulated = carry_out(parts)
+    for outcome in (accumulated, pair(parts)):
+        assert outcome.values["steps_done"] == whole.values["steps_done"]
+        assert outcome.losses == pytest.approx(whole.losses, abs=near)
+    for name, weights in whole.values["classifier"].items():
+        assert torch.allclose(accumulated.values["classifier"][name], weights, atol=near), name
+
+
 def test_batch_norm_is_that_of_the_whole_batch(pair: Pair) -> None:
     params = small(**NORMALISED, train__epochs=1, train__batch_size=9, train__optimizer="sgd")
     task = job(params, images=19, side=28)  # the last batch is one image: none for one of the two

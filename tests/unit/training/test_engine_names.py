@@ -37,6 +37,8 @@ AUGMENTATIONS = {
     "brightness": 0.2,
     "contrast": 0.2,
     "cutout": 2,
+    "erase": 0.5,
+    "policy": "randaugment",
     "mixup": 0.2,
     "cutmix": 1.0,
 }

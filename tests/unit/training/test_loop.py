@@ -310,6 +310,32 @@ def test_a_pretrained_backbone_learns_at_a_rate_of_its_own() -> None:
         assert distance == pytest.approx(rate * factor, rel=0.02), name
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "sizes"), [(20, 4, {4, 6}), (20, 64, {4}), (5, 4, {5})]
+)
+def test_accumulation_computes_a_batch_in_parts_of_three_images_at_least(
+    batch_size: int, accumulate: int, sizes: set[int]
+) -> None:
+    parts = training(small(train__batch_size=batch_size, train__accumulate=accumulate))
+    seen = []
+    parts.classifier.network.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    steps_of(parts, 1)
+    assert set(seen) == sizes
+    assert sum(seen) == batch_size
+
+
+def test_a_training_in_parts_is_resumed_bit_by_bit() -> None:
+    params = small(train__accumulate=3, model__dropout=0.3, augment__policy="trivialaugment")
+    whole = training(params)
+    expected = losses(list(whole.run()))
+    stopped = steps_of(training(params), 30)
+    resumed = training(params)
+    resumed.restore(round_trip(stopped))
+    list(resumed.run())
+    assert losses(resumed.history) == expected
+    assert same(whole.classifier.state_dict(), resumed.classifier.state_dict())
+
+
 @pytest.mark.parametrize("stop_after", [10, 39, 40, 41, 50, 60])
 def test_both_parts_of_then_are_resumed_bit_by_bit(stop_after: int) -> None:
     params = large(

@@ -2,16 +2,25 @@ import copy
 from typing import Any
 
 import pytest
+import timm
 import torch
+import torchvision
 from torch import nn
 
 from helpers.params import make_params
+from imageclf.network.architectures import cut_off_head
 from imageclf.params import Train
-from imageclf.training.optimization import build_optimizer, learning_rate, weight_average
+from imageclf.training.optimization import (
+    backbone_factors,
+    build_optimizer,
+    learning_rate,
+    weight_average,
+)
 
 
 def train(**changes: Any) -> Train:
-    return make_params(**{f"train__{name}": value for name, value in changes.items()}).train
+    settings = {f"train__{name}": value for name, value in changes.items()}
+    return make_params(model__weights="a/path", **settings).train
 
 
 def rates(steps: int, **changes: Any) -> list[float]:
@@ -121,6 +130,38 @@ def test_weight_decay_leaves_biases_and_norms_alone() -> None:
         name for name, value in network.named_parameters() if not torch.equal(value, before[name])
     }
     assert changed == {"0.weight", "3.weight"}
+
+
+@pytest.mark.parametrize("network", ["torchvision", "timm"])
+def test_layer_decay_lowers_the_rate_layer_by_layer(network: str) -> None:
+    if network == "timm":
+        backbone = timm.create_model("resnet18", num_classes=0)
+    else:
+        backbone, _ = cut_off_head(torchvision.models.resnet18(weights=None))
+    factors = backbone_factors(train(backbone_rate=0.5, layer_decay=0.8), backbone)
+    stem = ("conv1", "bn1")
+    blocks = [(f"layer{stage}.{block}",) for stage in (1, 2, 3, 4) for block in (0, 1)]
+    layers = [stem, *blocks]
+    for name, weight in backbone.named_parameters():
+        (number,) = (n for n, layer in enumerate(layers) if name.startswith(layer))
+        assert factors[weight] == pytest.approx(0.5 * 0.8 ** (9 - number)), name
+    assert len(factors) == len(list(backbone.parameters()))
+
+
+def test_layer_decay_reaches_the_steps() -> None:
+    backbone = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    network = nn.Sequential(backbone, nn.Linear(2, 2))
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    for value in network.parameters():
+        value.grad = torch.ones_like(value)
+    section = train(optimizer="sgd", backbone_rate=1.0, layer_decay=0.5)
+    build_optimizer(section, network, backbone).step(1.0)
+    moved = {
+        name: (before[name] - value).mean().item() for name, value in network.named_parameters()
+    }
+    for name, rate in [("0.0", 0.25), ("0.1", 0.25), ("0.2", 0.5), ("1", 1.0)]:
+        assert moved[f"{name}.weight"] == pytest.approx(rate)
+        assert moved[f"{name}.bias"] == pytest.approx(rate)
 
 
 def test_the_average_follows_its_formula() -> None:
