@@ -280,41 +280,25 @@ class Params(Section):
     runtime: Runtime
 
     @model_validator(mode="after")
-    def loss_fits_the_output(self) -> Self:
-        wanted = OUTPUT_OF_LOSS[self.train.loss]
-        if self.model.output != wanted:
+    def sections_fit_the_model(self) -> Self:
+        model, train, sides = self.model, self.train, image_sides(self.model.name)
+        if model.output != (wanted := OUTPUT_OF_LOSS[train.loss]):
             raise ValueError(
-                f"train.loss: {self.train.loss} needs model.output: {wanted}, "
-                f"not {self.model.output}"
+                f"train.loss: {train.loss} needs model.output: {wanted}, not {model.output}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def layer_decay_has_layers(self) -> Self:
-        if self.train.layer_decay < 1 and (
-            not self.model.pretrained or self.model.freeze == "backbone"
-        ):
+        if train.layer_decay < 1 and (not model.pretrained or model.freeze == "backbone"):
             raise ValueError(
-                f"train.layer_decay: {self.train.layer_decay} needs model.weights, and a backbone "
-                "that learns (model.freeze: none or then)"
+                f"train.layer_decay: {train.layer_decay} needs model.weights, and a backbone that "
+                "learns (model.freeze: none or then)"
             )
-        return self
-
-    @model_validator(mode="after")
-    def some_epochs_are_left_for_the_backbone(self) -> Self:
-        if self.model.freeze == "then" and self.train.head_epochs >= self.train.epochs:
+        if model.freeze == "then" and train.head_epochs >= train.epochs:
             raise ValueError(
                 f"model.freeze: then needs more train.epochs than train.head_epochs "
-                f"({self.train.head_epochs}), not {self.train.epochs}"
+                f"({train.head_epochs}), not {train.epochs}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def images_fit_the_model(self) -> Self:
-        sides = image_sides(self.model.name)
         if self.transform.image_size not in sides:
             raise ValueError(
-                f"model.name: {self.model.name} is made for images of {sides.start} to "
+                f"model.name: {model.name} is made for images of {sides.start} to "
                 f"{sides.stop - 1} pixels, but transform.image_size is {self.transform.image_size}"
             )
         return self

@@ -83,6 +83,10 @@ def test_params_are_frozen() -> None:
         ({"model__weights": "imagenet"}, "model: weights: imagenet .* none of name: mlp"),
         ({"model__freeze": "backbone"}, "model: freeze: backbone needs weights: a frozen"),
         (
+            {"train__layer_decay": 0.8},
+            "train.layer_decay: 0.8 needs model.weights, and a backbone that learns",
+        ),
+        (
             {"model__freeze": "then", "model__weights": "a", "train__head_epochs": 20},
             "freeze: then needs more train.epochs than train.head_epochs",
         ),

@@ -241,7 +241,7 @@ class Training:
         """Take step ``number`` at another learning rate; returns the mean loss before it."""
         self.classifier.train()
         loss, _, divisor = self.learner.step(*batch, number, rate)
-        return (loss / divisor).item()
+        return float(loss / divisor)
 
     def state(self) -> dict[str, Any]:
         """The content of a checkpoint: tensors, numbers and strings."""
