@@ -7,6 +7,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_LOGGING_LEVEL := WARNING
 export DO_NOT_TRACK := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
+# A container may run as a number that the system's list of users does not have; DVC needs both.
+export HOME ?= $(CURDIR)/.imageclf/home
+export USER ?= $(shell id -u)
 
 .DEFAULT_GOAL := help
 
@@ -22,6 +25,8 @@ setup:
 
 # A set-up that was killed leaves no mark and perhaps half a package: the next one begins anew.
 .venv/installed: requirements.lock pyproject.toml
+	@case "$$PWD" in *%*) echo "error: MLflow makes no database if its path has a % in it: move the project" >&2; \
+	exit 2;; esac
 	@echo "setting up .venv (about 6 GB, once)"
 	@test -e $@ || $(PYTHON) -m venv --clear .venv
 	@test -e $(BIN)/uv || sed -n '/^uv==/,/[^\]$$/p' requirements.lock | \
@@ -41,7 +46,7 @@ lock: setup
 # Its migrations take several seconds, which the first training need not wait for.
 mlflow.db: | .venv/installed
 	@echo "making the database of MLflow"
-	@MLFLOW_TRACKING_URI= $(BIN)/python -c "from imageclf.tracking.queries import list_runs; list_runs()"
+	@MLFLOW_TRACKING_URI= $(BIN)/imageclf runs >/dev/null
 
 ## run: the whole pipeline, then a summary of what came out
 .PHONY: run
@@ -76,7 +81,7 @@ types: setup
 ui: setup
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "the runs are at the server that MLFLOW_TRACKING_URI names";; \
 	*) echo 'compare the runs: http://127.0.0.1:5000/#/experiments?workflowType=machine_learning'; \
-	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}";; esac
+	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}";; esac
 
 BACKEND ?= sqlite
 PORT ?= 5000

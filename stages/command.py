@@ -9,6 +9,7 @@ import click
 from imageclf.files import UserError, file_errors_told
 from imageclf.params import Params, load_params
 from imageclf.system.machine import collect_garbage_rarely
+from imageclf.text import escape_what_the_terminal_lacks
 
 
 def stage(run: Callable[[Params], None]) -> click.Command:
@@ -25,6 +26,7 @@ def stage(run: Callable[[Params], None]) -> click.Command:
     )
     def command(path: Path) -> None:
         collect_garbage_rarely()
+        escape_what_the_terminal_lacks()
         try:
             with file_errors_told():
                 run(load_params(path))

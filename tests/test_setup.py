@@ -232,3 +232,16 @@ def test_index_that_is_not_reached(setting: Setting, tmp_path: Path) -> None:
     assert "pluggy" in errors
     assert setting.mark.exists()
     assert setting.installed() == LOCKED - {"pluggy"} | {"imageclf"}
+
+
+def test_a_folder_that_mlflow_cannot_use_is_told_first(tmp_path: Path) -> None:
+    folder = tmp_path / "100% mine"
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    done = subprocess.run(
+        ["make", "setup"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: MLflow makes no database if its path has a % in it: move")
+    assert not (folder / ".venv").exists()

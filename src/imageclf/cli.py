@@ -20,7 +20,9 @@ from imageclf.commands.sync import sync
 from imageclf.commands.trace import trace
 from imageclf.commands.use import use
 from imageclf.files import UserError, file_errors_told
-from imageclf.system.machine import collect_garbage_rarely
+from imageclf.project.folder import HOME, project_root
+from imageclf.system.machine import collect_garbage_rarely, name_the_user
+from imageclf.text import escape_what_the_terminal_lacks
 
 
 class _Commands(click.Group):
@@ -58,6 +60,8 @@ class _Commands(click.Group):
 def main() -> None:
     """Choose a recipe, train it with `dvc repro`, and use what came out."""
     collect_garbage_rarely()
+    escape_what_the_terminal_lacks()
+    name_the_user(project_root() / HOME)
 
 
 OF_ONE = (use, show, rate, summary, suspects, predict, runs, sync, promote, trace, rebuild)

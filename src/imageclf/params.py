@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from imageclf.files import UserError, read_yaml
 from imageclf.network_names import TIMM, TORCHVISION, image_sides, is_network, nearest_networks
-from imageclf.text import public_address
+from imageclf.text import model_name, public_address
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -25,6 +25,7 @@ Fit = Literal["crop", "fill", "pad", "stretch"]
 REGISTERED = r"models:/[^/@:]+(/\d+|@[^/@:]+)"
 WITH_CHECKSUM = r"https?://\S+#sha256=[0-9a-f]{64}"
 Address = Annotated[str, AfterValidator(public_address)]
+LONGEST_NAME = 250  # characters; MLflow's databases have 256
 OUTPUT_OF_LOSS = {"nll": "log_softmax", "cross_entropy": "logits", "mse": "softmax"}
 
 
@@ -50,9 +51,7 @@ class Data(Section):
         cls, splits: dict[str, str | list[str]]
     ) -> dict[str, str | list[str]]:
         folders = [
-            folder
-            for some in splits.values()
-            for folder in ([some] if isinstance(some, str) else some)
+            each for some in splits.values() for each in ([some] if isinstance(some, str) else some)
         ]
         if splits and "train" not in splits:
             raise ValueError("name the folder of train, as the classes are those in it")
@@ -236,8 +235,8 @@ class Export(Section):
 class Register(Section):
     """Where MLflow keeps the runs and the model versions."""
 
-    experiment: Annotated[str, Field(min_length=1)]
-    name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")]
+    experiment: Annotated[str, Field(max_length=LONGEST_NAME, pattern=r"^\S(.*\S)?$")]
+    name: Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(model_name)]
 
 
 class Runtime(Section):
@@ -371,11 +370,8 @@ def known_keys() -> list[str]:
     """The dotted path of every leaf of the schema, in the order of params.yaml."""
     keys = []
     for name, field in Params.model_fields.items():
-        section, path = field.annotation, field.alias or name
-        if isinstance(section, type) and issubclass(section, Section):
-            keys += [f"{path}.{leaf}" for leaf in section.model_fields]
-        else:
-            keys.append(path)
+        path, leaves = field.alias or name, getattr(field.annotation, "model_fields", None)
+        keys += [f"{path}.{leaf}" for leaf in leaves] if leaves else [path]
     return keys
 
 
@@ -390,9 +386,8 @@ def _explain(detail: ErrorDetails) -> str:
         nearest = difflib.get_close_matches(path, candidates, n=1, cutoff=0)
         return f"{path} is not a parameter; did you mean {nearest[0]}?"
     if detail["type"] == "missing":
-        return f"{path} is missing"
+        return f"{path} is missing: add it as in the params.yaml of this version"
     message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        return f"{path}: {message}" if path else message
-    problem = f"{message[0].lower()}{message[1:]}, not {detail['input']!r}"
-    return f"{path}: {problem}" if path else problem
+    if detail["type"] != "value_error":
+        message = f"{message[0].lower()}{message[1:]}, not {detail['input']!r}"
+    return f"{path}: {message}" if path else message

@@ -34,7 +34,9 @@ class Change:
 
 def load_recipes(folder: Path = RECIPES) -> list[Recipe]:
     """The recipes of a folder, by name; a UserError if there are none or one is no mapping."""
-    recipes = [_load(path) for path in sorted(folder.glob("*.yaml"))]
+    paths = sorted(folder.glob("*.yaml"))
+    # A name with a dot in front is a file that an editor or macOS keeps beside another one.
+    recipes = [_load(path) for path in paths if not path.name.startswith(".")]
     if not recipes:
         raise UserError(f"no recipes in {folder}/: run this in the folder of the project")
     return recipes
@@ -82,7 +84,7 @@ def use_recipe(recipe: Recipe, path: Path = Path("params.yaml")) -> list[Change]
     yaml.dump(params, text)
     check_params(YAML(typ="safe").load(text.getvalue()), f"{path} with recipe {recipe.name}")
     if changes:
-        write_text(path, text.getvalue())
+        write_text(path.resolve(), text.getvalue())  # a link stays one
     return changes
 
 
@@ -90,7 +92,7 @@ def _load(path: Path) -> Recipe:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(f"{path} sets no parameters")
-    title = path.read_text().splitlines()[0].removeprefix("#").strip()
+    title = path.read_text("utf-8").splitlines()[0].removeprefix("#").strip()
     return Recipe(path.stem, title, values)
 
 
@@ -110,8 +112,38 @@ def _merge(params: dict[str, Any], values: dict[str, Any], prefix: str = "") -> 
             changes += _merge(params[key], value, f"{prefix}{key}.")
         elif params.get(key) != value:
             changes.append(Change(f"{prefix}{key}", params.get(key), value))
+            _keep_comments(params, key)
             params[key] = _styled(value)
     return changes
+
+
+def _keep_comments(section: Any, key: str) -> None:
+    """Prepare to replace a list or mapping of several lines by one line.
+
+    The comment beside the key stays, and so do the lines between the value and the next key, which
+    ruamel keeps in the comment of the last item.
+    """
+    from ruamel.yaml.error import CommentMark
+    from ruamel.yaml.tokens import CommentToken
+
+    last, value = None, section.get(key)
+    if not _is_block(value):
+        return
+    beside = (section.ca.items.get(key) or [None] * 3)[2]
+    while _is_block(value) and value:
+        end, place = (len(value) - 1, 0) if isinstance(value, list) else (list(value)[-1], 2)
+        last, value = (value.ca.items.get(end) or [None] * 3)[place], value[end]
+    behind = last.value.partition("\n")[2] if last else ""
+    mark = beside.start_mark if beside else CommentMark(0)
+    comment = CommentToken((beside.value if beside else "\n") + behind, mark)
+    section.ca.items[key] = [None, None, comment, None]
+
+
+def _is_block(value: Any) -> bool:
+    """Whether it is a list or mapping of several lines."""
+    from ruamel.yaml.comments import CommentedBase
+
+    return isinstance(value, CommentedBase) and not value.fa.flow_style()
 
 
 def _styled(value: Any) -> Any:

@@ -1,6 +1,8 @@
 """Text that comes from data, such as the names of classes and files, made safe to be shown."""
 
+import io
 import re
+import sys
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ _SECRET = re.compile(
     r"[^=&#]*=",
     re.IGNORECASE,
 )
+_MODEL_NAME = re.compile(r"\w([\w .,()'+-]*[\w.,()'+-])?")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
@@ -37,6 +40,23 @@ def public_address(address: str) -> str:
             "user and password to ~/.netrc, or download the file and name its path"
         )
     return address
+
+
+def model_name(name: str) -> str:
+    """The name; a ValueError if MLflow, a folder or the address of a model cannot have it."""
+    if not _MODEL_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no name for a model: use letters, digits, spaces and _.,()'+-, with a "
+            "letter or digit first"
+        )
+    return name
+
+
+def escape_what_the_terminal_lacks() -> None:
+    """Print what the terminal's encoding lacks as Python escapes it, so that no print fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def csv_cell(value: Any) -> Any:

@@ -60,7 +60,25 @@ def test_params_are_frozen() -> None:
             {"runtime__processes": 2, "runtime__device": "cuda:1"},
             "runtime: processes: 2 do not fit on device: cuda:1; use auto, cpu or cuda",
         ),
-        ({"register__name": "a/b"}, "register.name: .* pattern"),
+        *(
+            ({"register__name": name}, "register.name: .* is no name for a model: use letters")
+            for name in (
+                "a/b",
+                "a:b",
+                "a@b",
+                "a?b",
+                "a#b",
+                "a%2F",
+                "..",
+                ".",
+                ".a",
+                " ",
+                "a ",
+                "a\n",
+            )
+        ),
+        ({"register__name": "a" * 251}, "register.name: .* at most 250 characters"),
+        ({"register__experiment": " "}, "register.experiment: .* pattern"),
         ({"data__max_leak_fraction": 1.1}, "max_leak_fraction: .* less than or equal to 1"),
         ({"data__splits": {"test": "a"}}, "data.splits: name the folder of train"),
         (
@@ -155,3 +173,11 @@ def test_only_a_frozen_backbone_and_images_that_never_change_allow_for_features(
 
 def test_any_share_of_leaks_can_be_allowed() -> None:
     assert make_params(data__max_leak_fraction=1.0).data.max_leak_fraction == 1
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "it's mine", "Käse 2.1 (neu)", "猫", "a"])
+def test_names_of_models_that_mlflow_takes(name: str) -> None:
+    from mlflow.utils.validation import _validate_model_name
+
+    _validate_model_name(name)
+    assert make_params(register__name=name).register_.name == name

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +169,77 @@ def test_the_splits_of_the_users_folders_stay_with_them(params: Path) -> None:
     other = next(recipe for recipe in RECIPES if recipe.name == "digits_mlp")
     assert Change("data.splits", {"train": "learn"}, {}) in use_recipe(other, params)
     assert "splits: {}  " in params.read_text()
+
+
+@pytest.mark.parametrize(
+    ("block", "line"),
+    [
+        (
+            "hidden:                  # mlp: width of each hidden layer\n  - 16\n  - 4   # four\n",
+            "hidden: [5]              # mlp: width of each hidden layer\n",
+        ),
+        ("hidden:\n  - 16\n\n  # mine\n", "hidden: [5]\n\n  # mine\n"),
+        ("hidden:\n    # mine\n    - 16\n", "hidden: [5]\n"),
+        ("hidden: [16,\n    4]  # mine\n", "hidden: [5] # mine\n"),
+    ],
+)
+def test_a_list_of_several_lines_becomes_one_and_the_rest_stays(
+    params: Path, block: str, line: str
+) -> None:
+    """As an editor or `dvc exp run -S 'model.hidden=[16,4]'` writes it."""
+    whole = params_text()
+    old = next(each for each in whole.splitlines(keepends=True) if "  hidden: " in each)
+    params.write_text(whole.replace(old, f"  {block}"))
+    use_recipe(recipe(model={"hidden": [5]}), params)
+    assert params.read_text() == whole.replace(old, f"  {line}")
+
+
+def test_what_dvc_sets_is_set_back(params: Path) -> None:
+    from dvc.utils.hydra import apply_overrides
+
+    apply_overrides(str(params), ["model.hidden=[16,4]"])
+    assert "  - 16\n" in params.read_text()
+    use_recipe(find_recipe("digits_mlp", FOLDER), params)
+    use_recipe(find_recipe("fashion_part4", FOLDER), params)
+    assert params.read_text().replace("''", '""') == params_text()
+
+
+def test_a_params_yaml_that_is_a_link_stays_one(params: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept/params.yaml"
+    kept.parent.mkdir()
+    params.rename(kept)
+    params.symlink_to(kept)
+    use_recipe(recipe(seed=9), params)
+    assert params.is_symlink()
+    assert read_yaml(kept)["seed"] == 9
+
+
+def test_hidden_files_are_no_recipes(tmp_path: Path) -> None:
+    """Files that macOS and editors keep beside others."""
+    (tmp_path / "a.yaml").write_text("# Käse\nseed: 1\n", "utf-8")
+    (tmp_path / "._a.yaml").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X        \xff\xfe")
+    (tmp_path / ".#a.yaml").symlink_to("me@host.123:1")
+    assert [(each.name, each.title) for each in load_recipes(tmp_path)] == [("a", "Käse")]
+
+
+def test_text_is_utf_8_whatever_the_terminal_has(params: Path) -> None:
+    """Without it Python would read the comments of params.yaml and of recipes as ASCII here."""
+    (params.parent / "recipes").mkdir()
+    (params.parent / "recipes/fashion_part4.yaml").write_text(
+        "# Käse\nseed: 9\ndata: {name: mnist}\n"
+    )
+    params.write_text(f"# Käse\n{params.read_text()}")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    program = [sys.executable, "-c", "from imageclf.cli import main; main()", "use"]
+    for arguments in ([], ["fashion_part4"]):
+        done = subprocess.run(
+            [*program, *arguments],
+            cwd=params.parent,
+            env={**os.environ, **locale},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"seed ")
+    assert params.read_text().startswith("# Käse\n")
+    assert read_yaml(params)["seed"] == 9

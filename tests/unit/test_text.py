@@ -1,6 +1,9 @@
 """What a terminal and a spreadsheet are given of a text that came from elsewhere."""
 
 import io
+import os
+import subprocess
+import sys
 import unicodedata
 
 import numpy as np
@@ -79,3 +82,19 @@ def test_a_table_keeps_its_numbers_to_the_digit() -> None:
     assert csv_cells(table).to_csv(index=False) == "class,'+loss,support\n'=a,-0.1,-1\nb,0.7,2\n"
     plain = table.rename(columns={"+loss": "loss"}).assign(**{"class": ["a", "b"]})
     assert csv_cells(plain).to_csv(index=False) == plain.to_csv(index=False)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8"])
+def test_a_terminal_of_few_letters_gets_the_others_escaped(encoding: str) -> None:
+    program = (
+        "from imageclf.text import escape_what_the_terminal_lacks\n"
+        "import sys\n"
+        "escape_what_the_terminal_lacks()\n"
+        "for stream in (sys.stdout, sys.stderr): print('猫 ü', file=stream)\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, env=environment, check=False
+    )
+    assert done.returncode == 0
+    assert done.stdout == done.stderr == "猫 ü\n".encode(encoding, "backslashreplace")

@@ -212,7 +212,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _compare(lineage: Lineage, project: Path, made: set[str], tolerance: float) -> Result:
-    now = {out.path: out.md5 for out in recorded_outs((project / LOCK).read_text())}
+    now = {out.path: out.md5 for out in recorded_outs((project / LOCK).read_text("utf-8"))}
     version, known = lineage.version, lineage.provenance.machine
     record = Journal(lineage.fingerprint, project).record
     machine = record.description.origin.machine if record else {}

@@ -112,7 +112,9 @@ def params_in(text: str | bytes) -> dict[str, Any]:
 def pipeline_files(folder: Path) -> dict[str, str]:
     """The texts of the files of ``PIPELINE`` in a folder, by name; dvc.lock may be missing."""
     paths = [folder / name for name in PIPELINE]
-    return _without_register({path.name: path.read_text() for path in paths if path.exists()})
+    return _without_register(
+        {path.name: path.read_text("utf-8") for path in paths if path.exists()}
+    )
 
 
 def _without_register(files: dict[str, str]) -> dict[str, str]:

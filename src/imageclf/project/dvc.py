@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from imageclf.files import UserError, write_text
+from imageclf.project.git import IN_NONE, check_repository
 from imageclf.system.child import guarded
 
 DVC = (sys.executable, "-m", "dvc")
@@ -33,7 +34,7 @@ def laid_out(files: Mapping[str, str]) -> Iterator[Path]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         for file, text in files.items():
-            (folder / file).write_text(text)
+            (folder / file).write_text(text, "utf-8")
         alone = {"no_scm": "true", "analytics": "false", "site_cache_dir": f"{folder}/.dvc/site"}
         write_config(folder / ".dvc/config", config | {"core": config["core"] | alone})
         yield folder
@@ -144,21 +145,32 @@ def dvc(
 
     Raises:
         subprocess.TimeoutExpired: after ``timeout`` seconds.
+        UserError: the project is in no git repository.
     """
     environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
-    return subprocess.run(  # noqa: S603 - no shell
+    environment["PYTHONIOENCODING"] = "utf-8"  # whatever the terminal has
+    done = subprocess.run(  # noqa: S603 - no shell
         [*DVC, *arguments],
         cwd=at,
         env=environment,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=timeout,
     )
+    if done.returncode and IN_NONE in done.stderr:
+        check_repository()
+    return done
 
 
 def dvc_in_terminal(
     *arguments: str, at: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> AbstractContextManager["subprocess.Popen[bytes]"]:
-    """Run a `dvc` command in the terminal and in the folder ``at``; it ends with the block."""
+    """Run a `dvc` command in the terminal and in the folder ``at``; it ends with the block.
+
+    Raises:
+        UserError: the project is in no git repository.
+    """
+    if at is None:
+        check_repository()
     return guarded([*DVC, *arguments], cwd=at, env=environment)

@@ -11,6 +11,11 @@ from imageclf.files import UserError
 # The full hash of a commit: git cannot mistake it for an option, a path or an expression.
 Commit = NewType("Commit", str)
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+IN_NONE = "not a git repository"  # in the words of git and of DVC
+NO_REPOSITORY = (
+    "the project is in no git repository, as after the download of a ZIP file: clone it, or type "
+    "`git init && git add . && git commit -m begin` here"
+)
 UNREACHED = "fatal: Could not read from remote repository"
 
 
@@ -48,7 +53,10 @@ def git(
     except OSError as error:
         raise GitError(f"git cannot be run ({error.strerror})") from None
     if done.returncode:
-        raise GitError(f"`git {arguments[0]}`: {_reason(done.stderr.decode(errors='replace'))}")
+        said = done.stderr.decode(errors="replace")
+        raise GitError(
+            NO_REPOSITORY if IN_NONE in said else f"`git {arguments[0]}`: {_reason(said)}"
+        )
     return done.stdout
 
 
@@ -60,6 +68,11 @@ def git_if_any(
         return git(*arguments, feed=feed, environment=environment)
     except GitError:
         return None
+
+
+def check_repository() -> None:
+    """Check that the current folder is in a git repository, which DVC needs; else a GitError."""
+    git("rev-parse", "--git-dir")
 
 
 def _reason(said: str) -> str:

@@ -49,7 +49,7 @@ def unpack_package(name: str, target: Path) -> None:
         folder = Path(temporary).resolve()
         for private in ("state/lists/partial", "cache/archives/partial"):
             (folder / private).mkdir(parents=True)
-        (folder / "apt.conf").write_text(APT_SETTINGS.format(folder=folder))
+        (folder / "apt.conf").write_text(APT_SETTINGS.format(folder=folder), "utf-8")
         # A list that is not available does not matter if another one has the package.
         update = _run(folder, "apt-get", "-c", "apt.conf", "update")
         download = _run(folder, "apt-get", "-c", "apt.conf", "download", name)

@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import gc
+import getpass
 import os
 import shutil
 from pathlib import Path
@@ -40,6 +41,22 @@ def check_space(folder: Path, needed: int, work: str, remedy: str) -> None:
         raise UserError(
             f"{work} needs {decimal(needed)}, but {folder} has {decimal(free)} free: {remedy}"
         )
+
+
+def name_the_user(home: Path) -> None:
+    """Set ``HOME`` and ``USER`` if neither they nor the system's list of users tell them.
+
+    A container that runs as a number has no entry there, and MLflow and DVC fail without.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        home.mkdir(parents=True, exist_ok=True)
+        os.environ["HOME"] = str(home)
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
 
 
 def keep_freed_memory() -> None:

@@ -139,4 +139,4 @@ def _identity() -> str:
     if not path.exists():
         write_text(path, uuid.uuid4().hex)
     # A copy of the folder has another identity.
-    return f"{path.read_text()} {platform.node()}:{project_root()}"
+    return f"{path.read_text('utf-8')} {platform.node()}:{project_root()}"

@@ -86,7 +86,7 @@ def _pull_inputs() -> None:
     Raises:
         UserError: the remote does not have all of it.
     """
-    lock = Path(LOCK).read_text() if Path(LOCK).exists() else ""
+    lock = Path(LOCK).read_text("utf-8") if Path(LOCK).exists() else ""
     written = written_files()
     _remove_stale_files(written)
     stages = read_yaml(Path(DVC_YAML))["stages"]

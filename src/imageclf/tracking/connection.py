@@ -43,7 +43,7 @@ def tracking_uri(root: Path) -> str:
         TrackingError: its password might be printed.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or own_database(root)
-    if "@" in uri and not uri.startswith("sqlite:") and not LOGIN.fullmatch(uri):
+    if "@" in uri and not uri.startswith("sqlite") and not LOGIN.fullmatch(uri):
         raise TrackingError(
             "MLFLOW_TRACKING_URI cannot be read: write special characters of the password as %XX, "
             "or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
@@ -53,7 +53,16 @@ def tracking_uri(root: Path) -> str:
 
 def own_database(root: Path) -> str:
     """The address of the database in a project's root, with an absolute path."""
-    return f"sqlite:///{root}/mlflow.db"
+    return _address(root / "mlflow.db")
+
+
+def _address(database: Path) -> str:
+    """The address of a database's file, with what an address may not have escaped.
+
+    With the driver's name in it MLflow does not make a folder of the escaped name.
+    """
+    escaped = f"{database}".replace("%", "%25").replace("?", "%3F")
+    return f"sqlite{'' if escaped == f'{database}' else '+pysqlite'}:///{escaped}"
 
 
 def database_file(uri: str) -> Path | None:
@@ -110,12 +119,18 @@ class Store:
 
 
 def _client(uri: str) -> Any:
-    from mlflow import MlflowClient
+    import mlflow
     from sqlalchemy import NullPool, create_engine
 
-    if uri.startswith(DATABASES):  # MLflow would retry a broken one for 100 seconds
+    if uri.startswith(DATABASES):
+        if "%" in str(mlflow.__file__):  # MLflow gives it to a parser that takes % for a reference
+            raise TrackingError(
+                "MLflow is installed in a folder with % in its path, and can use no database from "
+                "there: move the project"
+            )
+        # MLflow would retry a broken one for 100 seconds.
         create_engine(uri, poolclass=NullPool).connect().close()
-    return MlflowClient(uri)
+    return mlflow.MlflowClient(uri)
 
 
 def _make_database(path: Path) -> None:
@@ -123,7 +138,7 @@ def _make_database(path: Path) -> None:
     with atomic_path(path) as temporary:
         for left in temporary.parent.glob(f"{temporary.name}*"):
             left.unlink()
-        _client(f"sqlite:///{temporary}")
+        _client(_address(temporary))
 
 
 def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:

@@ -203,7 +203,7 @@ class Journal:
     def say(self, message: Metrics | End) -> None:
         """Add a message of the training. Takes some microseconds."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._points.open("a") as file:
+        with self._points.open("a", encoding="utf-8") as file:
             file.write(f"{encode(message)}\n")
 
     def add_source(self) -> Provenance:
@@ -270,4 +270,4 @@ def _all_journals() -> tuple[list[Journal], list[str]]:
 
 def trained_here(fingerprint: str) -> bool:
     """Whether this model was trained here last, and is not from a cache or a remote."""
-    return LATEST.exists() and LATEST.read_text() == fingerprint
+    return LATEST.exists() and LATEST.read_text("utf-8") == fingerprint

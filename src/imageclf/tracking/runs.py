@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run, RunInfo
 
 LONGEST_DIGEST = 36  # characters of a data set's digest, MLflow's limit
+LONGEST_PARAM = 6000  # characters of a parameter; MLflow cuts a longer one
 MOST_POINTS = 1000  # in a request, MLflow's limit
 SNAPSHOT = "snapshot"  # a run's tag
 
@@ -97,6 +98,11 @@ def _points(metrics: Iterable[Metrics]) -> Points:
     return {(name, item.step): value for item in metrics for name, value in item.values.items()}
 
 
+def _texts(params: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as MLflow keeps them."""
+    return {name: str(value)[:LONGEST_PARAM] for name, value in params.items()}
+
+
 class _RunWriter:
     """The only writer of a run. It adds what is missing and never writes a point twice."""
 
@@ -112,7 +118,7 @@ class _RunWriter:
 
     def contradicts(self, params: Mapping[str, Any], points: Points) -> bool:
         """Whether MLflow has another value of a parameter or of a point."""
-        known, wanted = self._data.params, {name: str(value) for name, value in params.items()}
+        known, wanted = self._data.params, _texts(params)
         return any(known[name] != wanted[name] for name in known.keys() & wanted.keys()) or any(
             not math.isclose(self.points[place].value, points[place])
             for place in self.points.keys() & points.keys()
@@ -128,10 +134,10 @@ class _RunWriter:
         if EXPERIMENT in description.tags:
             self.name = description.name
         tags = description.tags | origin | {"mlflow.runName": self.name}
-        params = description.params.items()
+        params = _texts(description.params).items()
         self._client.log_batch(
             self.info.run_id,
-            params=[Param(k, str(value)) for k, value in params if k not in self._data.params],
+            params=[Param(k, text) for k, text in params if k not in self._data.params],
             tags=[RunTag(name, value) for name, value in tags.items()],
             synchronous=True,
         )

@@ -1,6 +1,7 @@
 import json
 import shutil
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -9,7 +10,15 @@ import pytest
 from helpers.params import ROOT
 from imageclf.files import UserError
 from imageclf.project import dvc as dvc_module
-from imageclf.project.dvc import dvc, has_remotes, laid_out, missing, missing_on_remote, read_outs
+from imageclf.project.dvc import (
+    dvc,
+    has_remotes,
+    laid_out,
+    missing,
+    missing_on_remote,
+    read_outs,
+)
+from imageclf.project.git import remote
 from imageclf.project.lock import (
     Out,
     bare_pipeline,
@@ -18,6 +27,7 @@ from imageclf.project.lock import (
     recorded_outs,
     recorded_sources,
 )
+from imageclf.team.sharing import run_dvc
 
 FILE = "figures.json"
 PIPELINE = {
@@ -160,3 +170,15 @@ def test_outside_of_a_project_one_line_says_so(
     dvc_module.shared_config.cache_clear()
     with pytest.raises(UserError, match="this is no DVC project"), laid_out({}):
         pass
+
+
+def test_a_project_without_git_gets_a_line_of_ours(project: Path) -> None:
+    """As a ZIP file from a website has it."""
+    Path(".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc/config", ".dvc")
+    for ask in (lambda: dvc("data", "status"), lambda: run_dvc("status"), remote):
+        with pytest.raises(UserError, match="in no git repository, .* ZIP file: clone it, or type"):
+            ask()
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    assert dvc("data", "status").returncode == 0
+    assert run_dvc("status", "--quiet")

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import time
@@ -377,3 +378,63 @@ def test_what_a_kill_left_of_a_database_in_the_making_does_no_harm(project: Path
         (project / left).write_bytes(b"half a database")
     assert list_runs() == []
     assert not list(project.glob(".mlflow.db.*"))
+
+
+def test_a_parameter_longer_than_mlflow_keeps_makes_no_other_run(files: FinishedTraining) -> None:
+    pattern = "|".join(f"patient_{number:05}_" for number in range(500))
+    description = replace(described(), params={"data.group_pattern": pattern})
+    first = files.synchronise(description)
+    assert files.synchronise(description).run_id == first.run_id
+    (run,) = files.runs()
+    assert run.data.params == {"data.group_pattern": pattern[:6000]}
+
+
+@pytest.mark.parametrize("name", ["a%20b", "what?", "100% done", "a#b", "it's", "a;b&c=[d]", "猫"])
+def test_any_name_of_the_projects_folder(
+    name: str, tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch, onnx_file: Path
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "dvc.yaml").touch()
+    (folder / "params.yaml").write_text("seed: 1\n")
+    shutil.copy(migrated, folder / "mlflow.db")
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    files = FinishedTraining(folder, onnx_file)
+    run = files.synchronise(items=[File(Path("params.yaml"))])
+    assert (folder / "mlartifacts" / run.run_id / "artifacts/params.yaml").exists()
+    assert [each.fingerprint for each in list_runs()] == [FINGERPRINT]
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+def test_a_database_is_made_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a%20b?"
+    folder.mkdir()
+    (folder / "dvc.yaml").touch()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert list_runs() == []
+    assert sorted(each.name for each in folder.iterdir()) == [
+        "dvc.yaml",
+        "mlflow.db",
+        "mlflow.db.lock",
+    ]
+
+
+def test_mlflow_in_a_folder_that_it_cannot_use_is_told(project: Path, tmp_path: Path) -> None:
+    import mlflow
+
+    packages = tmp_path / "100%"
+    packages.symlink_to(Path(mlflow.__file__).parents[1])
+    program = (
+        f"import sys; sys.path.insert(0, {str(packages)!r})\n"
+        "from imageclf.tracking.queries import list_runs\n"
+        "list_runs()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[-1].endswith(
+        "MLflow is installed in a folder with % in its path, and can use no database from there: "
+        "move the project"
+    )
