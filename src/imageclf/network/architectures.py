@@ -16,7 +16,7 @@ from torch.nn import functional
 from imageclf.files import UserError
 from imageclf.network.initialization import initialize
 from imageclf.network.published import cut_off_head, timm_network, torchvision_network
-from imageclf.network_names import TIMM
+from imageclf.network_names import TIMM, TORCHVISION
 from imageclf.params import Model
 
 # Four bytes each, and four times that while they are trained with Adam. The largest network of
@@ -77,14 +77,23 @@ def build_network(model: Model, image_shape: Sequence[int], classes: int) -> Net
     Raises:
         UserError: it has more parameters than ``MAX_PARAMETERS``, or does not take such images.
     """
-    with torch.device("meta"):  # only shapes: nothing is allocated or drawn
-        _check_size(_assembled(model, image_shape, classes))
+    _check_size(model, image_shape, classes)
     network = _assembled(model, image_shape, classes)
     initialize(network, model)
     return network
 
 
-def _check_size(network: nn.Module) -> None:
+def _check_size(model: Model, image_shape: Sequence[int], classes: int) -> None:
+    """Check the number of parameters; of torchvision's networks, those of ``model.head`` alone.
+
+    torchvision's own are few enough, and its regnets cannot be made without their values.
+    """
+    network: nn.Module
+    with torch.device("meta"):  # only shapes: nothing is allocated or drawn
+        if model.name in TORCHVISION:
+            network = nn.Sequential(*linear_layers([1, *model.head, classes], model))
+        else:
+            network = _assembled(model, image_shape, classes)
     parameters = sum(values.numel() for values in network.parameters())
     if parameters > MAX_PARAMETERS:
         raise UserError(

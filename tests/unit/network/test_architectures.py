@@ -106,7 +106,9 @@ def test_a_residual_block_starts_from_its_shortcut() -> None:
     assert not part(torch.randn(2, 1, 28, 28)).any()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small", "vgg11"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "densenet121", "mobilenet_v3_small", "regnet_y_400mf"]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_torchvision_nets_get_our_classes_and_channels(name: str, channels: int) -> None:
     part = network((64, 64, channels), 7, name=name).eval()
@@ -186,3 +188,8 @@ def test_params_know_the_names_of_all_of_timms_networks() -> None:
 def test_a_name_that_does_not_exist_gets_the_nearest(name: str, nearest: str) -> None:
     assert nearest in nearest_networks(name)
     assert len(nearest_networks(name)) == 3
+
+
+def test_a_head_that_is_too_large_is_refused_before_it_is_made() -> None:
+    with pytest.raises(UserError, match=r"the network would have 2,1.* parameters, more than"):
+        network((32, 32, 3), name="regnet_y_400mf", head=[2**15] * 3)
