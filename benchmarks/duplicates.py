@@ -28,6 +28,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 from imageclf.data.decoding import decode
 from imageclf.preparation.duplicates import same_images
 from imageclf.preparation.hashing import thumbnail
+from imageclf.sections import Fitting
 
 Picture = Image.Image
 Generator = np.random.Generator
@@ -188,7 +189,7 @@ def kinds() -> dict[str, Callable[[int], Iterator[Picture]]]:
 
 def groups(contents: list[bytes], side: int, colour: bool) -> np.ndarray:
     shape = (side, side, 3 if colour else 1)
-    images = [decode(content, shape, "crop") for content in contents]
+    images = [decode(content, shape, Fitting("crop")) for content in contents]
     thumbnails = np.stack([thumbnail(image) for image in images])
     digests = [str(number) for number in range(len(images))]
     return same_images(digests, thumbnails, side, lambda numbers: (images[i] for i in numbers))

@@ -5,8 +5,9 @@ from rich.console import Console
 
 from command import stage
 from imageclf.files import UserError, atomic_folder, read_json, write_json
+from imageclf.network_names import TIMM
 from imageclf.params import Params
-from imageclf.project.folder import AUDIT, AUDIT_PAGE, PREPARED, RAW
+from imageclf.project.folder import AUDIT, AUDIT_PAGE, OWN_INPUT, PREPARED, RAW
 from imageclf.system.workers import mapping, prepare_workers
 from imageclf.text import printable
 
@@ -27,6 +28,7 @@ def main(params: Params) -> None:
     from imageclf.preparation.prepare import BLOCKS, prepare
 
     source = read_json(RAW / "source.json")
+    params = with_own_input(params)
     console = Console(soft_wrap=True, highlight=False)
     with atomic_folder(PREPARED) as target, mapping(over_processes=are_files) as mapped:
         manifest, digests = prepare(params, RAW, target, console, mapped)
@@ -39,10 +41,18 @@ def main(params: Params) -> None:
         write_json(target / "digests.json", dict(zip(SPLITS, digests, strict=True)))
     clear_blocks(PREPARED.parent / BLOCKS)
     counts = ", ".join(f"{count:,} {split}" for split, count in found["images"].items())
-    click.echo(f"prepared {counts} images of {params.transform.image_size} pixels")
+    click.echo(f"prepared {counts} images of {params.transform.side} pixels")
     for remark, _ in remarks(found):
         click.echo(f"  {printable(remark)}")
     click.echo(f"audit: {AUDIT_PAGE}")
+
+
+def with_own_input(params: Params) -> Params:
+    """The parameters, where they leave it to a network of timm what images it gets."""
+    if not params.model.name.startswith(TIMM):
+        return params
+    own = read_json(OWN_INPUT)
+    return params.model_copy(update={"transform": params.transform.with_input(own)})
 
 
 if __name__ == "__main__":

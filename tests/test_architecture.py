@@ -38,7 +38,7 @@ FLOORS = [
     "commands",
     "cli",
 ]
-GROUND = {"files", "network_names", "params", "recipes", "text"}
+GROUND = {"files", "network_names", "params", "recipes", "sections", "text"}
 SURPLUS = 2  # files that a stage does not import, at most, in a folder that it depends on
 # Packages, and the only wings or modules that may import them.
 DOORS = {
@@ -252,8 +252,7 @@ def test_a_block_is_named_by_every_module_that_can_change_its_bytes() -> None:
 
     no_byte = {
         "files",
-        "network_names",
-        "params",
+        "sections",
         "text",
         "data/prepared",
         "data/shapes",

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(missing_programs()), reason=f"needs {', '.join(missing_programs())}"),
 ]
-TRAINED = [*STAGES[2:]]  # all after transform
+TRAINED = [*STAGES[3:]]  # all after transform
 PREPARED = "data/prepared"
 NAMESPACE = ("unshare", "--map-root-user", "--mount")
 AS_OTHER_MACHINE = 'mount --bind "$1" /proc/cpuinfo && shift && exec "$@"'

@@ -175,7 +175,7 @@ def test_the_page_word_for_word(accounts: Accounts, migrated: Path, tmp_path: Pa
             if words.startswith("git clone"):
                 accounts.install(name, migrated)
     ran = [stage for stage in STAGES if f"Running stage '{stage}'" in said["runner$ make runner"]]
-    assert ran == [*STAGES[2:]]
+    assert ran == [*STAGES[3:]]
     assert "Data and pipelines are up to date." in said["laptop$ dvc repro"]
     assert "Running stage" not in said["laptop$ dvc repro"]
     assert "finished" in said["laptop$ imageclf runs"].splitlines()[-1]

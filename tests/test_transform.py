@@ -438,7 +438,7 @@ def test_a_folder_that_changed_is_read_again_when_dvc_is_told(tmp_path: Path) ->
     for path, value in {"data.name": "image_folder", "data.source": "photos"}.items():
         project.set(path, value)
     project.set("transform.image_size", "32")
-    assert project.repro("transform") == ["fetch", "transform"]
+    assert project.repro("transform") == ["fetch", "weights", "transform"]
     assert project.repro("transform") == []
     assert project.repro("--force", "fetch") == ["fetch"]
     assert project.repro("transform") == []

@@ -8,85 +8,22 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.functional_validators import AfterValidator
 from pydantic_core import ErrorDetails
 
 from imageclf.files import UserError, read_yaml
 from imageclf.network_names import TIMM, TORCHVISION, image_sides, is_network, nearest_networks
-from imageclf.text import model_name, public_address
+from imageclf.sections import Address, Data, Fraction, Positive, Section, Transform
+from imageclf.text import model_name
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(gt=0)]
 # Two neighbouring layers of the most units have as many parameters as a network may have.
 Layers = Annotated[list[Annotated[int, Field(gt=0, le=2**15)]], Field(max_length=100)]
-Fit = Literal["crop", "fill", "pad", "stretch"]
 
 REGISTERED = r"models:/[^/@:]+(/\d+|@[^/@:]+)"
 WITH_CHECKSUM = r"https?://\S+#sha256=[0-9a-f]{64}"
-Address = Annotated[str, AfterValidator(public_address)]
 LONGEST_NAME = 250  # characters; MLflow's databases have 256
 OUTPUT_OF_LOSS = {"nll": "log_softmax", "cross_entropy": "logits", "mse": "softmax"}
-
-
-class Section(BaseModel):
-    """A section of params.yaml. Strict: no value is converted, no unknown key is accepted."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Data(Section):
-    """The labelled images."""
-
-    name: Literal["digits", "mnist", "fashion_mnist", "image_folder"]
-    source: Address
-    splits: dict[Literal["train", "val", "test"], str | list[str]]
-    group_pattern: str
-    max_bad_fraction: Fraction
-    max_leak_fraction: Annotated[float, Field(ge=0, le=1)]
-
-    @field_validator("splits")
-    @classmethod
-    def train_is_one_of_the_splits(
-        cls, splits: dict[str, str | list[str]]
-    ) -> dict[str, str | list[str]]:
-        folders = [
-            each for some in splits.values() for each in ([some] if isinstance(some, str) else some)
-        ]
-        if splits and "train" not in splits:
-            raise ValueError("name the folder of train, as the classes are those in it")
-        if not all(splits.values()) or any(
-            not folder or folder.startswith("/") or ".." in folder.split("/") for folder in folders
-        ):
-            raise ValueError("name folders in the source, such as training_set, or . for all of it")
-        return splits
-
-    @field_validator("group_pattern")
-    @classmethod
-    def the_pattern_is_a_regular_expression(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-        return pattern
-
-
-class Transform(Section):
-    """How raw images become packed arrays and splits."""
-
-    image_size: Annotated[int, Field(ge=4, le=512)]
-    channels: Literal["auto", 1, 3]
-    fit: Literal["crop", "pad", "stretch"]
-    packed_limit_gb: Annotated[float, Field(gt=0)]
-    val_fraction: Annotated[float, Field(gt=0, lt=1)]
-    test_fraction: Annotated[float, Field(gt=0, lt=1)]
-    train_per_class: Annotated[int, Field(ge=0)]
-
-    @model_validator(mode="after")
-    def some_images_left_to_train_on(self) -> Self:
-        if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError("val_fraction and test_fraction together leave no image to train on")
-        return self
 
 
 class Augment(Section):
@@ -280,7 +217,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def sections_fit_the_model(self) -> Self:
-        model, train, sides = self.model, self.train, image_sides(self.model.name)
+        model, train = self.model, self.train
         if model.output != (wanted := OUTPUT_OF_LOSS[train.loss]):
             raise ValueError(
                 f"train.loss: {train.loss} needs model.output: {wanted}, not {model.output}"
@@ -295,10 +232,20 @@ class Params(Section):
                 f"model.freeze: then needs more train.epochs than train.head_epochs "
                 f"({train.head_epochs}), not {train.epochs}"
             )
-        if self.transform.image_size not in sides:
+        return self
+
+    @model_validator(mode="after")
+    def images_fit_the_model(self) -> Self:
+        sides, side = image_sides(self.model.name), self.transform.image_size
+        if side == "auto" and not self.model.name.startswith(TIMM):
             raise ValueError(
-                f"model.name: {model.name} is made for images of {sides.start} to "
-                f"{sides.stop - 1} pixels, but transform.image_size is {self.transform.image_size}"
+                f"transform.image_size: auto is for timm's networks: say it for model.name: "
+                f"{self.model.name}"
+            )
+        if side != "auto" and side not in sides:
+            raise ValueError(
+                f"model.name: {self.model.name} is made for images of {sides.start} to "
+                f"{sides.stop - 1} pixels, but transform.image_size is {side}"
             )
         return self
 
@@ -306,7 +253,7 @@ class Params(Section):
     def augmentation_leaves_something_of_an_image(self) -> Self:
         side = self.transform.image_size
         for name in ("shift", "cutout"):
-            if (pixels := getattr(self.augment, name)) >= side:
+            if side != "auto" and (pixels := getattr(self.augment, name)) >= side:
                 raise ValueError(
                     f"augment.{name}: {pixels} leaves nothing of an image of {side} pixels "
                     "(transform.image_size)"

@@ -15,7 +15,7 @@ from helpers.params import ROOT, params_text
 from imageclf.files import read_yaml
 
 BIN = Path(sys.executable).parent
-STAGES = ("fetch", "transform", "weights", "embed", "train", "evaluate", "export", "register")
+STAGES = ("fetch", "weights", "transform", "embed", "train", "evaluate", "export", "register")
 
 
 class Project:

@@ -34,7 +34,7 @@ from imageclf.data.opening import (
     reason_of,
 )
 from imageclf.data.samples import changes, eight_bits, is_grey, prepare
-from imageclf.params import Fit
+from imageclf.sections import Fitting
 
 Pixels = NDArray[np.uint8]
 
@@ -45,8 +45,10 @@ FILTER = FilterType.catmull_rom
 # For photographs: half the work, and the filter that torchvision's networks were trained with.
 PHOTO_FILTER = FilterType.bilinear
 FILTERS = {"fill": FILTER, "crop": PHOTO_FILTER, "pad": PHOTO_FILTER, "stretch": PHOTO_FILTER}
-# The share of the shorter side that `crop` leaves.
+INTERPOLATIONS = {"bicubic": FILTER, "bilinear": PHOTO_FILTER}
+# The share of the shorter side that `crop` leaves if nothing else is said.
 CROPPED = 224 / 255
+FILL = Fitting("fill")
 # JPEG decodes at 1/2, 1/4 or 1/8 with much less work. If the result still has 4 times the wanted
 # side, pixels differ by at most 8 levels at 1/2 (13 at 1/4), on average by 0.3; at 2 times the
 # side by 15 and 0.7 (81 photographs).
@@ -87,12 +89,12 @@ class Decoded:
     changes: tuple[str, ...]
 
 
-def decode(source: Path | bytes, image_shape: Sequence[int], fit: Fit = "fill") -> Pixels:
+def decode(source: Path | bytes, image_shape: Sequence[int], fitting: Fitting = FILL) -> Pixels:
     """The pixels that ``read`` gives."""
-    return read(source, image_shape, fit).pixels
+    return read(source, image_shape, fitting).pixels
 
 
-def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
+def read(source: Path | bytes, image_shape: Sequence[int], fitting: Fitting) -> Decoded:
     """Read an image, turn it upright and fit it to the wanted shape.
 
     ``crop``, the common way with photographs, scales the shorter side to 255/224 of that shape and
@@ -103,7 +105,7 @@ def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
     Args:
         source: a file, or its content.
         image_shape: (H, W, C), with one channel for grey and three for RGB.
-        fit: how the image is fitted to H x W.
+        fitting: how the image is fitted to H x W.
 
     Raises:
         ImageError: the file is missing, damaged, cut short, too large, of no format in
@@ -122,7 +124,9 @@ def read(source: Path | bytes, image_shape: Sequence[int], fit: Fit) -> Decoded:
             whole = image.size
         if turn in _SIDEWAYS:
             height, width = width, height
-        fitted = _fitted(pixels, (whole[0] / reduction, whole[1] / reduction), height, width, fit)
+        fitted = _fitted(
+            pixels, (whole[0] / reduction, whole[1] / reduction), height, width, fitting
+        )
     # For damaged files Pillow raises many types: KeyError, struct.error, SyntaxError, ...
     except Exception as error:
         raise ImageError(path, reason_of(error)) from error
@@ -204,25 +208,32 @@ def _decoded(content: bytes, image: Image.Image, mode: str, side: int) -> tuple[
     return np.atleast_3d(np.asarray(eight_bits(image, mode))), 1
 
 
-def _fitted(pixels: Pixels, size: tuple[float, float], height: int, width: int, fit: Fit) -> Pixels:
+def _fitted(
+    pixels: Pixels, size: tuple[float, float], height: int, width: int, fitting: Fitting
+) -> Pixels:
     """An image of ``size`` (width, height), fitted to height x width."""
+    fit, interpolation, crop = fitting
+    kind = INTERPOLATIONS[interpolation] if interpolation else FILTERS[fit]
     if fit == "pad":
-        return _padded(pixels, size, height, width)
+        return _padded(pixels, size, height, width, kind)
     box = (0.0, 0.0, *size)
     if fit in {"crop", "fill"}:
-        scale = min(size[0] / width, size[1] / height) * (CROPPED if fit == "crop" else 1)
+        scale = min(size[0] / width, size[1] / height)
+        scale *= (crop or CROPPED) if fit == "crop" else 1
         # Rounding must not exceed the image.
         used = (min(width * scale, size[0]), min(height * scale, size[1]))
         box = ((size[0] - used[0]) / 2, (size[1] - used[1]) / 2, *used)
-    return resized(pixels, height, width, FILTERS[fit], box)
+    return resized(pixels, height, width, kind, box)
 
 
-def _padded(pixels: Pixels, size: tuple[float, float], height: int, width: int) -> Pixels:
+def _padded(
+    pixels: Pixels, size: tuple[float, float], height: int, width: int, kind: FilterType
+) -> Pixels:
     scale = max(size[0] / width, size[1] / height)
     inner = max(1, round(size[1] / scale)), max(1, round(size[0] / scale))
     top, left = round((height - inner[0]) / 2), round((width - inner[1]) / 2)
     target = np.zeros((height, width, pixels.shape[2]), np.uint8)
-    whole = resized(pixels, *inner, PHOTO_FILTER, (0.0, 0.0, *size))
+    whole = resized(pixels, *inner, kind, (0.0, 0.0, *size))
     target[top : top + inner[0], left : left + inner[1]] = whole
     return target
 

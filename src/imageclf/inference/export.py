@@ -118,7 +118,7 @@ def _export_onnx(
     metadata = {
         "class_names": description.class_names,
         "image_shape": description.image_shape,
-        "fit": description.fit,
+        **description.fitting.stored(),
         "fingerprint": description.fingerprint,
     }
     for key, value in metadata.items():

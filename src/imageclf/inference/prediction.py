@@ -16,7 +16,7 @@ from imageclf.data.opening import ImageError
 from imageclf.data.shapes import as_stored, shape_in_memory
 from imageclf.files import UserError
 from imageclf.network.description import Metadata, read_metadata
-from imageclf.params import Fit
+from imageclf.sections import Fitting
 from imageclf.system.workers import in_order
 
 MODEL_FILE = "model.onnx"
@@ -41,7 +41,7 @@ class ExportedClassifier:
     session: Any
     class_names: list[str]
     image_shape: tuple[int, int, int]
-    fit: Fit
+    fitting: Fitting
     fingerprint: str
 
     def probabilities(self, images: Pixels) -> NDArray[np.float32]:
@@ -68,7 +68,7 @@ class ExportedClassifier:
 
         Several threads decode a bounded number of files ahead: memory does not grow with the paths.
         """
-        with closing(_decoded(paths, self.image_shape, self.fit)) as decoded:
+        with closing(_decoded(paths, self.image_shape, self.fitting)) as decoded:
             while batch := list(islice(decoded, BATCH)):
                 images = [image for _, image in batch if not isinstance(image, ImageError)]
                 rows = iter(self.probabilities(np.stack(images)) if images else ())
@@ -104,7 +104,7 @@ def load_exported(path: Path) -> ExportedClassifier:
         session,
         metadata.class_names,
         shape_in_memory(metadata.image_shape),
-        metadata.fit,
+        metadata.fitting,
         metadata.fingerprint,
     )
 
@@ -142,20 +142,20 @@ def likeliest(
 
 
 def _decoded(
-    paths: Iterable[Path], image_shape: Sequence[int], fit: Fit
+    paths: Iterable[Path], image_shape: Sequence[int], fitting: Fitting
 ) -> Generator[tuple[Path, Pixels | ImageError], None, None]:
     pool = ThreadPoolExecutor()
     try:
-        calls = ((path, image_shape, fit) for path in paths)
+        calls = ((path, image_shape, fitting) for path in paths)
         yield from in_order(pool, _image_or_error, calls, DECODED_AHEAD)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _image_or_error(
-    path: Path, image_shape: Sequence[int], fit: Fit
+    path: Path, image_shape: Sequence[int], fitting: Fitting
 ) -> tuple[Path, Pixels | ImageError]:
     try:
-        return path, decode(path, image_shape, fit)
+        return path, decode(path, image_shape, fitting)
     except ImageError as error:
         return path, error

@@ -20,7 +20,8 @@ from pydantic import (
 
 from imageclf.data.shapes import shape_in_memory
 from imageclf.files import UserError, write_json
-from imageclf.params import Fit, Model, Section
+from imageclf.params import Model
+from imageclf.sections import Fit, Fitting, Interpolation, Section
 
 Kind = TypeVar("Kind", bound=Section)
 
@@ -73,7 +74,9 @@ class Description(Section):
         fingerprint: sha256 over all that determined the training.
         class_names: name of each output.
         image_shape: (H, W) or (H, W, 3) of the uint8 images it takes.
-        fit: how an image is fitted to that shape.
+        fit: how an image is fitted to that shape; see ``Fitting``, also for the next two.
+        interpolation: not written if it is that of ``fit``.
+        crop: not written if it is the usual one.
         mean: per channel, of pixels scaled to 0..1; subtracted first.
         std: per channel; the divisor after that.
         model: the section ``model`` of the parameters, with ``WHOLE``, which is not written.
@@ -86,6 +89,8 @@ class Description(Section):
     class_names: ClassNames
     image_shape: ImageShape
     fit: Fit
+    interpolation: Interpolation | None = None
+    crop: Share | None = None
     mean: list[Share]
     std: list[Spread]
     model: Annotated[Model, BeforeValidator(_whole)]
@@ -103,7 +108,13 @@ class Description(Section):
 
     def write(self, folder: Path) -> None:
         """Write ``model.json``."""
-        write_json(folder / MODEL_JSON, self.model_dump(exclude={"model": set(WHOLE)}))
+        values = self.model_dump(exclude={"model": set(WHOLE)}, exclude_none=True)
+        write_json(folder / MODEL_JSON, values)
+
+    @property
+    def fitting(self) -> Fitting:
+        """How an image is fitted to ``image_shape``."""
+        return Fitting(self.fit, self.interpolation, self.crop)
 
 
 class Metadata(Section):
@@ -114,7 +125,14 @@ class Metadata(Section):
     class_names: Json[ClassNames]
     image_shape: Json[ImageShape]
     fit: Fit
+    interpolation: Interpolation | None = None
+    crop: Json[Share] | None = None
     fingerprint: Sha256
+
+    @property
+    def fitting(self) -> Fitting:
+        """How an image is fitted to ``image_shape``."""
+        return Fitting(self.fit, self.interpolation, self.crop)
 
 
 class _Fingerprint(Section):
@@ -161,7 +179,8 @@ def read_metadata(file: Path, metadata: Mapping[str, str]) -> Metadata:
     Raises:
         UserError: the file is not one that this project exported.
     """
-    if lacking := ", ".join(name for name in Metadata.model_fields if name not in metadata):
+    required = [name for name, field in Metadata.model_fields.items() if field.is_required()]
+    if lacking := ", ".join(name for name in required if name not in metadata):
         raise UserError(f"{file} was not exported by this project: it has no {lacking}")
     try:
         return Metadata.model_validate(dict(metadata))

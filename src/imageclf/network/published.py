@@ -78,6 +78,20 @@ def timm_configuration(name: str) -> "PretrainedCfg":
     return cast("PretrainedCfg", get_pretrained_cfg(whole))
 
 
+def own_input(name: str) -> dict[str, Any]:
+    """The images that a network of timm was trained with, as ``Transform.with_input`` takes them.
+
+    The names are those of section ``transform``: the side in pixels, the interpolation, and the
+    share of the shorter side that the crop leaves.
+    """
+    configuration = timm_configuration(name)
+    return {
+        "image_size": configuration.input_size[1],
+        "interpolation": configuration.interpolation,
+        "crop": configuration.crop_pct,
+    }
+
+
 def _checked(network: nn.Module, name: str, image_shape: Sequence[int], classes: int) -> nn.Module:
     """The network, checked with two black images.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from imageclf.data.prepared import SPLITS
-from imageclf.params import Data
+from imageclf.sections import Data
 
 if TYPE_CHECKING:
     import pandas as pd

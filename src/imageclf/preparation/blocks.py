@@ -36,9 +36,9 @@ from imageclf.data.opening import MAX_BYTES, ImageError
 from imageclf.data.prepared import Pixels
 from imageclf.data.shards import from_jpeg, to_jpeg
 from imageclf.files import digest_of, sha256_file
-from imageclf.params import Fit, Transform
 from imageclf.preparation import hashing
 from imageclf.preparation.hashing import THUMBNAIL, thumbnail
+from imageclf.sections import Fitting, Transform
 from imageclf.system.machine import check_space
 from imageclf.system.progress import image_progress
 
@@ -143,7 +143,7 @@ class _Job(NamedTuple):
 
     part: _Part
     image_shape: tuple[int, int, int]
-    fit: Fit
+    fitting: Fitting
     as_jpeg: bool
     path: Path
 
@@ -186,15 +186,15 @@ def make_blocks(
         UserError: there is not enough space on the disk.
     """
     files = read_tar(tar)
-    side, channels = transform.image_size, transform.channels
+    side, channels = transform.side, transform.channels
     if channels == "auto":
         channels = 3 if _any_colour(tar, files, mapped) else 1
     image_shape = (side, side, channels)
     as_jpeg = are_too_many(len(files), image_shape, transform)
-    work = _work_folder(folder, tar, image_shape, transform.fit, as_jpeg)
+    work = _work_folder(folder, tar, image_shape, transform.fitting, as_jpeg)
     parts = _parts(tar, files, max(1, min(MOST_IMAGES, BLOCK // prod(image_shape))))
     jobs = [
-        _Job(part, image_shape, transform.fit, as_jpeg, work / f"{number:06}")
+        _Job(part, image_shape, transform.fitting, as_jpeg, work / f"{number:06}")
         for number, part in enumerate(parts)
     ]
     left = sum(len(job.part.files) for job in jobs if not job.receipt.exists())
@@ -247,12 +247,12 @@ def _has_colour(part: _Part) -> bool:
 
 
 def _work_folder(
-    folder: Path, tar: Path, image_shape: tuple[int, int, int], fit: Fit, as_jpeg: bool
+    folder: Path, tar: Path, image_shape: tuple[int, int, int], fitting: Fitting, as_jpeg: bool
 ) -> Path:
     """The folder of the blocks of this work; those of other work are removed."""
     determines = {
         "source": sha256_file(tar.with_name("source.json")),
-        "images": [image_shape, fit, as_jpeg],
+        "images": [image_shape, fitting, as_jpeg],
         "code": {name: sha256_file(Path(inspect.getfile(sys.modules[name]))) for name in CODE},
         "libraries": {name: version(name) for name in LIBRARIES},
     }
@@ -321,7 +321,7 @@ def _read(name: str, content: bytes | ImageError, job: _Job) -> tuple[Row, Pixel
         if isinstance(content, ImageError):
             raise content
         digest = hashlib.sha256(content).hexdigest()
-        decoded = read(content, job.image_shape, job.fit)
+        decoded = read(content, job.image_shape, job.fitting)
     except ImageError as error:
         return Row(name, 0, 0, digest, "", "unreadable", error.reason), None
     pixels = decoded.pixels

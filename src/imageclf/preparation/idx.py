@@ -10,8 +10,8 @@ from imageclf.data.decoding import resized
 from imageclf.data.prepared import Pixels
 from imageclf.data.shards import to_jpeg
 from imageclf.files import UserError
-from imageclf.params import Transform
 from imageclf.preparation.blocks import Block, Blocks, are_too_many
+from imageclf.sections import Transform
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ def block_of_idx(raw: Path, name: str, work: Path, transform: Transform) -> Bloc
 
     whole = (raw / "images-idx3-ubyte").exists()
     parts = [_read_part(raw, part, split) for part, split in ({"": ""} if whole else PARTS).items()]
-    side = transform.image_size
+    side = transform.side
     images = np.concatenate([images for images, _ in parts])
     if images.shape[1:3] != (side, side):
         images = np.stack([resized(image, side, side) for image in images])

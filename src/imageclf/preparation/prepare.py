@@ -19,6 +19,7 @@ from imageclf.preparation.dealing import deal_out
 from imageclf.preparation.duplicates import same_images
 from imageclf.preparation.idx import CLASS_NAMES, block_of_idx
 from imageclf.preparation.splitting import Names, draw_splits, origins
+from imageclf.sections import Fitting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,9 @@ def prepare(
             return _prepare_files(params, raw, target, console or Console(quiet=True), mapped)
         with TemporaryDirectory(dir=target) as work:
             images = block_of_idx(raw, params.data.name, Path(work), params.transform)
-            return _finish(params, images, CLASS_NAMES[params.data.name], target, "fill", mapped)
+            return _finish(
+                params, images, CLASS_NAMES[params.data.name], target, Fitting("fill"), mapped
+            )
     except OSError as error:
         if error.errno not in DISK_IS_FULL:
             raise
@@ -80,11 +83,16 @@ def _prepare_files(
     places = arrange(images.table["name"])
     images.table["split"] = [place.split for place in places]
     images.table["class"] = [place.class_name for place in places]
-    return _finish(params, images, class_names(places), target, transform.fit, mapped)
+    return _finish(params, images, class_names(places), target, transform.fitting, mapped)
 
 
 def _finish(
-    params: Params, images: Blocks, names: Sequence[str], target: Path, fit: str, mapped: Map
+    params: Params,
+    images: Blocks,
+    names: Sequence[str],
+    target: Path,
+    fitting: Fitting,
+    mapped: Map,
 ) -> "tuple[pd.DataFrame, Iterable[str]]":
     """Draw the splits, and write them and their manifest."""
     import pandas as pd
@@ -108,7 +116,7 @@ def _finish(
     for split in SPLITS:
         np.save(target / f"{split}.labels.npy", labels[splits == split])
     split_digests = mapped(partial(split_digest, target), SPLITS)
-    write_json(target / "stats.json", stats_of(counts) | {"fit": fit})
+    write_json(target / "stats.json", stats_of(counts) | fitting.stored())
     table["split"] = splits
     parts = [table[splits == split] for split in SPLITS]
     unreadable = images.table[~readable].assign(split="", same_as="")

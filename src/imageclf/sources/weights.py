@@ -7,19 +7,21 @@ timm, a file with a state dict for one of them, or our own classifier, in a fold
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from imageclf.data.shapes import shape_in_memory
-from imageclf.files import UserError, atomic_folder, sha256_file
+from imageclf.files import UserError, atomic_folder, sha256_file, write_json
 from imageclf.network.pretrained import (
     Pretrained,
     architecture,
     write_pretrained,
 )
+from imageclf.network_names import TIMM
 from imageclf.params import Model
+from imageclf.project.folder import OWN_INPUT
 from imageclf.sources.catalog import (
     DOWNLOADS,
     fetch_address,
@@ -55,10 +57,20 @@ def fetch_weights(
         pretrained, weights = _found(model, console, download)
         with atomic_folder(target) as folder:
             write_pretrained(folder, pretrained, weights)
+            write_json(folder / OWN_INPUT.name, _own_input(model.name))
     except OSError as error:
         raise UserError(f"cannot write {error.filename or target}: {error.strerror}") from error
     shutil.rmtree(WORK, ignore_errors=True)
     return pretrained
+
+
+def _own_input(name: str) -> dict[str, Any] | None:
+    """The images that a network of timm wants, see ``own_input``; None for all others."""
+    if not name.startswith(TIMM):
+        return None
+    from imageclf.network.published import own_input
+
+    return own_input(name)
 
 
 def _found(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from imageclf.files import read_json
 from imageclf.params import Params
 from imageclf.project.folder import FEATURES, PREPARED, PRETRAINED
+from imageclf.sections import Fitting
 from imageclf.training.device import Runtime, prepare_runtime
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def describe_classifier(params: Params) -> "Description":
         fingerprint=fingerprint(params),
         class_names=load_class_names(PREPARED),
         image_shape=list(stored_shape(load_split(PREPARED, "train").images.shape[1:])),
-        fit=stats["fit"],
+        **{name: stats[name] for name in Fitting._fields if name in stats},
         mean=pretrained.mean if pretrained else stats["mean"],
         std=pretrained.std if pretrained else stats["std"],
         model=params.model,

@@ -21,6 +21,7 @@ from helpers.params import ROOT
 from imageclf.data.decoding import read
 from imageclf.data.image_files import FORMATS
 from imageclf.data.opening import ImageError
+from imageclf.sections import Fitting
 
 MEMORY = 3 << 30  # bytes that decoding may take on top, with the most pixels that are allowed
 EXAMPLES = 3000  # of each format
@@ -186,7 +187,7 @@ def _try(content: bytes, watch: _Watch) -> bool:
     """Whether it is read."""
     with _bounded(watch):
         try:
-            found = read(content, (8, 8, 3), "crop")
+            found = read(content, (8, 8, 3), Fitting("crop"))
         except ImageError as refused:
             found, reason = None, refused.reason
     if found is None:

@@ -16,7 +16,6 @@ from helpers.image_bytes import png, png_chunk
 from helpers.images import photograph
 from helpers.real_data import REAL_DATA, needs
 from imageclf.data.decoding import (
-    Fit,
     decode,
     find_images,
     has_colour,
@@ -24,6 +23,7 @@ from imageclf.data.decoding import (
     resized,
 )
 from imageclf.data.opening import MAX_PIXELS, ImageError
+from imageclf.sections import Fit, Fitting, Interpolation
 
 BAD = REAL_DATA / "bad_inputs"
 ODD = BAD / "odd_but_readable"
@@ -319,9 +319,22 @@ PILLOW_FITS: dict[Fit, Callable[[Image.Image, tuple[int, int]], Image.Image]] = 
 def test_every_fit_is_pillows_to_a_few_levels(fit: Fit, mode: str, shape: tuple[int, int]) -> None:
     image = photograph(7, 301, 200).convert(mode)
     expected = np.asarray(PILLOW_FITS[fit](image, shape[::-1]))
-    found = read(encoded(image), np.atleast_3d(expected).shape, fit).pixels
+    found = read(encoded(image), np.atleast_3d(expected).shape, Fitting(fit)).pixels
     assert difference(found, expected) <= 3
     assert np.abs(found.astype(float) - np.atleast_3d(expected)).mean() < 0.5
+
+
+@pytest.mark.parametrize(("name", "crop"), [("bicubic", 0.8), ("bilinear", 0.8), ("bicubic", 1)])
+def test_a_networks_own_crop_is_as_timm_does_it(name: Interpolation, crop: float) -> None:
+    """The shorter side to 64 / crop, then the centre; here both are whole pixels."""
+    image = photograph(7, 300, 200)
+    height, width = round(64 / crop), round(96 / crop)
+    scaled = np.asarray(image.resize((width, height), Image.Resampling[name.upper()]))
+    top, left = (height - 64) // 2, (width - 64) // 2
+    expected = scaled[top : top + 64, left : left + 64]
+    found = decode(encoded(image), (64, 64, 3), Fitting("crop", name, crop))
+    assert difference(found, expected) <= 3
+    assert difference(decode(encoded(image), (64, 64, 3), Fitting("crop")), expected) > 3
 
 
 @needs("flowers")
@@ -446,7 +459,8 @@ def test_crop_is_resize_255_and_centre_crop_224(width: int, height: int) -> None
     resized = functional.resize(image, [255], functional.InterpolationMode.BILINEAR)
     expected = np.asarray(functional.center_crop(resized, [224, 224]))
     found, filled = (
-        decode(encoded(image), (224, 224, 3), fit).astype(int) for fit in ("crop", "fill")
+        decode(encoded(image), (224, 224, 3), fitting).astype(int)
+        for fitting in (Fitting("crop"), Fitting("fill"))
     )
     # torchvision rounds the place of the crop, here 15.5 pixels from the side.
     assert np.abs(found - expected).mean() < 2
@@ -454,7 +468,7 @@ def test_crop_is_resize_255_and_centre_crop_224(width: int, height: int) -> None
 
 
 def test_pad_keeps_the_whole_image_between_black_bars() -> None:
-    found = decode(encoded(Image.new("RGB", (40, 20), "red")), (20, 20, 3), "pad")
+    found = decode(encoded(Image.new("RGB", (40, 20), "red")), (20, 20, 3), Fitting("pad"))
     assert (found[5:15] == (255, 0, 0)).all()
     assert (found[:5] == 0).all()
     assert (found[15:] == 0).all()
@@ -462,14 +476,14 @@ def test_pad_keeps_the_whole_image_between_black_bars() -> None:
 
 def test_stretch_keeps_every_corner() -> None:
     image = Image.fromarray(np.array([[10, 90, 170], [60, 140, 250]], dtype=np.uint8))
-    found = decode(encoded(image.resize((60, 20), 0)), (30, 30, 1), "stretch")
+    found = decode(encoded(image.resize((60, 20), 0)), (30, 30, 1), Fitting("stretch"))
     corners = found[[0, 0, -1, -1], [0, -1, 0, -1]]
     assert corners.ravel().tolist() == [10, 170, 60, 250]
 
 
 def test_colours_of_16_bits_are_scaled() -> None:
     rgb = np.random.default_rng(5).integers(0, 2**16, (12, 12, 3)).astype(np.uint16)
-    found = read(png(rgb, 16, 2), (12, 12, 3), "fill")
+    found = read(png(rgb, 16, 2), (12, 12, 3), Fitting("fill"))
     assert difference(found.pixels, rgb / 257) <= 1
     assert found.changes == ("more than 8 bits scaled to 8",)
 
@@ -478,13 +492,13 @@ def test_what_was_changed_is_told() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     grey = encoded(Image.new("L", (30, 20), 90), exif=exif)
-    found = read(grey, (8, 8, 3), "fill")
+    found = read(grey, (8, 8, 3), Fitting("fill"))
     assert (found.height, found.width) == (30, 20)
     assert found.changes == ("turned upright", "grey to RGB")
-    plain = read(encoded(photograph(1), "JPEG"), (8, 8, 3), "crop")
+    plain = read(encoded(photograph(1), "JPEG"), (8, 8, 3), Fitting("crop"))
     assert (plain.height, plain.width, plain.changes) == (72, 96, ())
     # Decoded at a fraction, and still told in full.
-    large = read(encoded(photograph(1, 4000, 3000), "JPEG"), (8, 8, 3), "crop")
+    large = read(encoded(photograph(1, 4000, 3000), "JPEG"), (8, 8, 3), Fitting("crop"))
     assert (large.height, large.width) == (3000, 4000)
 
 

@@ -30,6 +30,7 @@ from helpers.image_bytes import (
 )
 from imageclf.data.decoding import Decoded, read
 from imageclf.data.opening import ImageError
+from imageclf.sections import Fitting
 
 Array = NDArray[Any]
 SIDE = 16
@@ -42,7 +43,7 @@ DEEP = "more than 8 bits scaled to 8"
 def decoded(content: bytes, colour: bool = True) -> Decoded | None:
     """As it comes, at its own size; None where it is refused, with words that say so."""
     try:
-        return read(content, (SIDE, SIDE, 3) if colour else (SIDE, SIDE, 1), "stretch")
+        return read(content, (SIDE, SIDE, 3) if colour else (SIDE, SIDE, 1), Fitting("stretch"))
     except ImageError as error:
         if "not supported" in error.reason or "neither 8 bits" in error.reason:
             return None
@@ -128,7 +129,7 @@ def test_colours_of_tiff_that_are_no_plain_numbers_are_refused(form: int) -> Non
     bits = 16 if form == SIGNED else 32
     content = tiff(stored(COLOURS, bits, form), bits, RGB, form=form)
     with pytest.raises(ImageError, match="damaged, or a kind of TIFF that is not supported"):
-        read(content, (SIDE, SIDE, 3), "stretch")
+        read(content, (SIDE, SIDE, 3), Fitting("stretch"))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,11 @@ def test_colours_of_tiff_that_are_no_plain_numbers_are_refused(form: int) -> Non
 def test_greys_on_no_known_scale_are_refused(values: Array, bits: int, form: int) -> None:
     values = values if form == FLOAT else np.rint(values).astype(np.int64)
     with pytest.raises(ImageError, match="grey values from .* are on no known scale"):
-        read(tiff(values[..., None], bits, BLACK_IS_ZERO, form=form), (SIDE, SIDE, 1), "stretch")
+        read(
+            tiff(values[..., None], bits, BLACK_IS_ZERO, form=form),
+            (SIDE, SIDE, 1),
+            Fitting("stretch"),
+        )
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])

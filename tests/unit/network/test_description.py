@@ -22,9 +22,16 @@ from imageclf.files import UserError, read_json
 from imageclf.inference.prediction import load_exported
 from imageclf.network.architectures import MAX_PARAMETERS, build_network
 from imageclf.network.classifier import build_classifier, load_classifier, save_classifier
-from imageclf.network.description import Description, describe, read_fingerprint
+from imageclf.network.description import (
+    MODEL_JSON,
+    Description,
+    describe,
+    read_description,
+    read_fingerprint,
+)
 from imageclf.network_names import IMAGE_SIZES
 from imageclf.params import Model
+from imageclf.sections import Fitting
 
 MEMORY = 1 << 30  # bytes that a refused file may take on top of what the process has
 EXAMPLES = 2000
@@ -242,6 +249,8 @@ WHOLE = {
         ({"image_shape": "[9, 8]"}, r"it maps images tensor\(uint8\) 8x8 to .*, and not .* 9x8"),
         ({"image_shape": "[" * 100_000}, "image_shape: invalid JSON"),
         ({"fit": "bend"}, "fit: input should be"),
+        ({"interpolation": "nearest"}, "interpolation: input should be"),
+        ({"crop": "7"}, "crop: input should be less than or equal to 1"),
         ({"fingerprint": "--output=FILE"}, "fingerprint: string should match"),
     ],
 )
@@ -253,6 +262,19 @@ def test_a_model_of_others_is_refused_in_words(
     with little_memory(), pytest.raises(UserError, match=f"{NOT_OURS}: .*{reason}") as caught:
         load_exported(file)
     assert "\n" not in str(caught.value)
+
+
+def test_the_input_of_a_network_is_told_where_it_is_its_own(
+    onnx_file: Path, tmp_path: Path
+) -> None:
+    description(interpolation="bicubic", crop=0.875).write(tmp_path)
+    assert read_description(tmp_path).fitting == Fitting("fill", "bicubic", 0.875)
+    description().write(tmp_path)
+    assert "crop" not in (tmp_path / MODEL_JSON).read_text()
+    assert read_description(tmp_path).fitting == Fitting("fill")
+    told = WHOLE | {"fit": "crop", "interpolation": "bicubic", "crop": "0.875"}
+    file = exported(onnx_file, tmp_path / "model.onnx", told)
+    assert load_exported(file).fitting == Fitting("crop", "bicubic", 0.875)
 
 
 def test_metadata_of_others_beside_ours_change_nothing(onnx_file: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from imageclf.data.decoding import decode
 from imageclf.preparation.alignment import detail_correlation, shrunk
 from imageclf.preparation.duplicates import LEAST_AGREEMENT, SMALLEST, joined, same_images
 from imageclf.preparation.hashing import thumbnail
+from imageclf.sections import Fitting
 
 # Copies, and how many of a hundred are found at least.
 COPIES: dict[str, tuple[Callable[[Image.Image], Image.Image], int]] = {
@@ -42,7 +43,7 @@ def groups(images: Sequence[Image.Image], side: int = 64, colour: bool = True) -
     for image, content in zip(images, contents, strict=True):
         image.save(content, "PPM")
     shape = (side, side, 3 if colour else 1)
-    pixels = np.stack([decode(content.getvalue(), shape, "crop") for content in contents])
+    pixels = np.stack([decode(content.getvalue(), shape, Fitting("crop")) for content in contents])
     return grouped(pixels)
 
 

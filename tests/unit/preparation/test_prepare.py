@@ -21,6 +21,7 @@ from imageclf.preparation.blocks import Map
 from imageclf.preparation.idx import read_idx
 from imageclf.preparation.prepare import BLOCKS, prepare
 from imageclf.preparation.splitting import origins
+from imageclf.sections import Fitting
 from imageclf.sources.image_folder import fetch_images
 from imageclf.system.workers import start_workers
 
@@ -159,7 +160,7 @@ def test_photographs_are_packed_as_the_decoder_gives_them(photos: Path) -> None:
     for split in SPLITS:
         part, rows = load_split(folder, split), manifest[manifest["split"] == split]
         for image, label, name in zip(part.images, part.labels, rows["name"], strict=True):
-            assert (image == decode(photos / name, (32, 32, 3), "crop")).all()
+            assert (image == decode(photos / name, (32, 32, 3), Fitting("crop"))).all()
             assert name.startswith(("cat", "dog")[label])
     stats = read_json(folder / "stats.json")
     scaled = load_split(folder, "train").images / 255

@@ -25,6 +25,8 @@ from imageclf.data.decoding import decode
 from imageclf.files import UserError, sha256_file
 from imageclf.network.classifier import build_classifier, save_classifier
 from imageclf.network.pretrained import RECORD, WEIGHTS, Pretrained, read_state_dict
+from imageclf.project.folder import OWN_INPUT
+from imageclf.sections import Fitting
 from imageclf.sources import download
 from imageclf.sources.published_weights import published_weights
 from imageclf.sources.state_dicts import OLD_NAME, normalisation_of
@@ -287,7 +289,7 @@ def test_lite0_knows_cats_and_dogs_of_imagenet() -> None:
     right = 0
     for name, species in (("cats", range(281, 286)), ("dogs", range(151, 269))):
         paths = sorted((REAL_DATA / "cats_dogs/test" / name).iterdir())[:20]
-        pixels = np.stack([decode(path, (224, 224, 3), "crop") for path in paths])
+        pixels = np.stack([decode(path, (224, 224, 3), Fitting("crop")) for path in paths])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
         with torch.no_grad():
             right += sum(int(guess) in species for guess in network(images).argmax(dim=1))
@@ -523,6 +525,13 @@ def test_nothing_to_fetch_leaves_two_empty_files() -> None:
     assert fetch("none", "mlp") is None
     assert json.loads((TARGET / RECORD).read_text()) is None
     assert load_file(TARGET / WEIGHTS) == {}
+    assert json.loads(OWN_INPUT.read_text()) is None
+
+
+def test_a_network_of_timm_tells_its_input_also_without_weights() -> None:
+    assert fetch("none", LITE0) is None
+    expected = {"image_size": 224, "interpolation": "bicubic", "crop": 0.875}
+    assert json.loads(OWN_INPUT.read_text()) == expected
 
 
 @pytest.mark.parametrize("zipped", [True, False])
