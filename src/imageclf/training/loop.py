@@ -212,9 +212,15 @@ class Training:
         return len(self._val.labels)
 
     @property
+    def class_shares(self) -> Tensor:
+        """The share of each class in the train split: float64, one per class."""
+        counts = self._train.labels.bincount(minlength=self.classes)
+        return counts.double() / self.train_images
+
+    @property
     def majority(self) -> float:
         """The share of the most common class in the train split."""
-        return self._train.labels.bincount().max().item() / self.train_images
+        return self.class_shares.max().item()
 
     @property
     def position(self) -> Position:

@@ -3,10 +3,15 @@
 import math
 import time
 
+import torch
+from torch import Tensor
+
+from imageclf.params import Params
 from imageclf.training.loop import EpochResult, Position, Training
 
-# The factor by which the first loss may differ from ln(classes) without a warning.
-NEAR = 1.5
+DRAWS = 4000
+QUANTILE = 0.999  # one sound network in a thousand is warned of for nothing
+MOST_DRAWN = 10**7  # logits, for data with very many classes
 FIRST_LOOK = 30.0  # seconds
 Z = 2.5758293035489  # of the normal distribution: 99 %, two-sided
 
@@ -15,24 +20,60 @@ def check(training: Training) -> list[str]:
     """Check one batch before training starts; the state of the training stays.
 
     Returns:
-        One warning per failed check: the first loss should be near ln(classes), the loss of
-        guessing evenly, and one step on a batch should lower its loss.
+        One warning per failed check: the first loss should not be larger than sound initial
+        weights give, and one step on a batch should lower its loss.
     """
-    train = training.params.train
+    params, warnings = training.params, []
     before, after = training.trial_step()
-    warnings = []
-    guessing = math.log(training.classes)
-    if train.loss != "mse" and not guessing / NEAR < before < guessing * NEAR:
-        warnings.append(
-            f"the loss before training is {before:.2f}, guessing evenly gives {guessing:.2f}: "
-            "look at model.init and model.normalize"
-        )
+    # A pretrained backbone has features of any size, and is no matter of model.init.
+    if params.train.loss != "mse" and not params.model.pretrained:
+        limit = first_loss_limit(params, training.class_shares)
+        if not before <= limit:
+            warnings.append(
+                f"the loss before training is {before:.2f}, guessing evenly gives "
+                f"{math.log(training.classes):.2f}, and sound initial weights {limit:.2f} at most: "
+                "look at model.init and model.normalize"
+            )
     if not after < before:
         warnings.append(
             f"one step on one batch takes its loss from {before:.4f} to {after:.4f} instead of "
             "lowering it: train.learning_rate is probably too high"
         )
     return warnings
+
+
+def first_loss_limit(params: Params, shares: Tensor) -> float:
+    """The largest cross-entropy before training that sound initial weights give.
+
+    The features are positive, so a class's logit is nearly the same for all images. Over the
+    networks that could be drawn it is normal, and its variance is that of the last layer's weights
+    times its inputs times the second moment of an input. The limit is the ``QUANTILE`` of their
+    losses.
+
+    Args:
+        params: those of the training.
+        shares: of each class in the train split, float64.
+    """
+    # torch draws uniformly within 1/sqrt(inputs). The largest by name is the one for ReLU:
+    # https://arxiv.org/abs/1502.01852, equation 10.
+    gain = 1 / 3 if params.model.init == "default" else 2.0
+    spread = math.sqrt(gain * _second_moment(params) / (1 - params.model.dropout))
+    count = max(100, min(DRAWS, MOST_DRAWN // len(shares)))
+    generator = torch.Generator().manual_seed(0)
+    logits = spread * torch.randn(count, len(shares), generator=generator, dtype=torch.float64)
+    losses = logits.logsumexp(dim=1) - logits @ shares.cpu()
+    return losses.quantile(QUANTILE).item()
+
+
+def _second_moment(params: Params) -> float:
+    """Of a feature whose normalised inputs are standard normal: at most 1 after an activation.
+
+    Those of ``cnn`` are each the largest of n values, whose second moment is below 2 ln(n).
+    """
+    if params.model.name != "cnn":
+        return 1.0
+    side = params.transform.image_size // 2 ** (params.model.stages - 1)
+    return max(1.0, 2 * math.log(side**2))
 
 
 class ChanceWatch:
