@@ -51,6 +51,7 @@ mlflow.db: | .venv/installed
 ## run: the whole pipeline, then a summary of what came out
 .PHONY: run
 run: setup
+	@$(BIN)/imageclf mend
 	@$(BIN)/dvc repro
 	@$(BIN)/imageclf summary
 

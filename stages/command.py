@@ -8,6 +8,7 @@ import click
 
 from imageclf.files import UserError, file_errors_told
 from imageclf.params import Params, load_params
+from imageclf.project.processes import under_dvc
 from imageclf.system.machine import collect_garbage_rarely
 from imageclf.text import escape_what_the_terminal_lacks
 
@@ -28,7 +29,7 @@ def stage(run: Callable[[Params], None]) -> click.Command:
         collect_garbage_rarely()
         escape_what_the_terminal_lacks()
         try:
-            with file_errors_told():
+            with file_errors_told(), under_dvc():
                 run(load_params(path))
         except UserError as error:
             click.echo(f"error: {error}", err=True)

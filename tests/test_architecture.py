@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.observers import OBSERVERS
+from helpers.observers import GUARDS, OBSERVERS
 from helpers.params import ROOT, changed
 from imageclf.files import read_yaml
 from imageclf.params import known_keys
@@ -111,7 +111,8 @@ def needed(path: Path, observers: Iterable[str] = ()) -> set[str]:
 @cache
 def needed_by(stage: str) -> set[str]:
     """The files that decide what a stage writes."""
-    return needed(ROOT / f"stages/{stage}.py", OBSERVERS if stage == "train" else ())
+    watching = GUARDS | OBSERVERS if stage == "train" else GUARDS
+    return needed(ROOT / f"stages/{stage}.py", watching)
 
 
 def covered(dep: str) -> set[str]:

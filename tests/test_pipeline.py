@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import requests
 
-from helpers.observers import NOTHING, OBSERVERS
+from helpers.observers import GUARDS, NOTHING, OBSERVERS
 from helpers.project import STAGES, Project, kill, working_on
 from imageclf.files import read_json, read_yaml
 
@@ -66,7 +66,7 @@ def test_where_it_runs_is_not_what_it_is(project: Project, path: str, value: str
 def test_what_observes_a_training_only_watches_it(project: Project, tmp_path: Path) -> None:
     alone = project.copy(tmp_path / "alone")
     shutil.rmtree(alone.folder / ".imageclf")
-    for name in OBSERVERS:
+    for name in GUARDS | OBSERVERS:
         (alone.folder / f"src/imageclf/{name}.py").write_text(NOTHING)
     assert alone.run("dvc", "status", "train") == "Data and pipelines are up to date.\n"
     assert alone.repro("--force", "--single-item", "train") == ["train"]

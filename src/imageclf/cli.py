@@ -1,10 +1,12 @@
 """`imageclf`: what a user types."""
 
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from imageclf.commands.common import examples
+from imageclf.commands.mend import mend
 from imageclf.commands.predict import predict
 from imageclf.commands.promote import promote
 from imageclf.commands.rate import rate
@@ -21,6 +23,7 @@ from imageclf.commands.trace import trace
 from imageclf.commands.use import use
 from imageclf.files import UserError, file_errors_told
 from imageclf.project.folder import HOME, project_root
+from imageclf.project.mend import mend as mend_project
 from imageclf.system.machine import collect_garbage_rarely, name_the_user
 from imageclf.text import escape_what_the_terminal_lacks
 
@@ -54,17 +57,23 @@ class _Commands(click.Group):
         "imageclf runs                 every training, and what it reached",
         "imageclf trace MODEL          what a model was made from",
         "imageclf rebuild MODEL        make it again elsewhere, and compare",
+        "imageclf mend                 after a kill, when `dvc repro` does not go on",
         "imageclf push                 what was computed here, for other machines",
     ),
 )
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Choose a recipe, train it with `dvc repro`, and use what came out."""
     collect_garbage_rarely()
     escape_what_the_terminal_lacks()
     name_the_user(project_root() / HOME)
+    if context.invoked_subcommand != "mend":
+        with suppress(UserError):  # the command tells it, if it needs what is not mended
+            for line in mend_project():
+                click.echo(line, err=True)
 
 
-OF_ONE = (use, show, rate, summary, suspects, predict, runs, sync, promote, trace, rebuild)
+OF_ONE = (use, show, rate, summary, suspects, predict, runs, sync, promote, trace, rebuild, mend)
 OF_SEVERAL = (server, push, pull, runner)  # people or machines
 for command in (*OF_ONE, *OF_SEVERAL):
     main.add_command(command)

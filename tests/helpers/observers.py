@@ -2,6 +2,8 @@
 
 # Modules that cannot change a bit of what the train stage writes: none of them is a dep of it.
 OBSERVERS = {"tracking/display", "tracking/live", "tracking/messages"}
+# What ends the process of a stage or keeps it waiting: it cannot change what any stage writes.
+GUARDS = {"project/processes"}
 # A module of which every name is something that can be called, entered and asked, and does nothing.
 NOTHING = """
 class Nothing:

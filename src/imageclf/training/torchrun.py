@@ -9,8 +9,6 @@ import logging
 import os
 import signal
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from imageclf.files import UserError
 from imageclf.params import Runtime
+from imageclf.system.parent import end_with_parent
 from imageclf.text import printable
 from imageclf.training.device import place, prepare_torch
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 # For the first process, after another failed: it reports to MLflow for up to 15 seconds.
 LAST_WORDS = timedelta(seconds=25)
-POLL_S = 0.2
 ENDED = "the first process ended"
 
 
@@ -97,7 +95,7 @@ def joined() -> Iterator["Group"]:
 
     here = place()
     assert here  # noqa: S101 - torchrun started this
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     store, rank, size = next(rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
@@ -132,10 +130,3 @@ def _tell(error: Exception, cause: str) -> None:
         print(f"error: {printable(cause)}", file=sys.stderr, flush=True)
     else:
         traceback.print_exception(error)
-
-
-def _end_with(parent: int) -> None:
-    """End with ``parent``: a torchrun that is killed cannot end its processes."""
-    while os.getppid() == parent:
-        time.sleep(POLL_S)
-    os.kill(os.getpid(), signal.SIGKILL)
