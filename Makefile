@@ -3,6 +3,8 @@ BIN := .venv/bin
 UV := UV_PYTHON=$(BIN)/python $(BIN)/uv --quiet pip
 # Two at once: the second waits. (macOS has no flock.)
 LOCKED := $(if $(shell command -v flock),flock Makefile)
+# It makes the database, or lets the paths in it follow a project that was moved.
+OPEN_DATABASE := MLFLOW_TRACKING_URI= $(BIN)/imageclf runs >/dev/null
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_LOGGING_LEVEL := WARNING
 export DO_NOT_TRACK := true
@@ -46,7 +48,7 @@ lock: setup
 # Its migrations take several seconds, which the first training need not wait for.
 mlflow.db: | .venv/installed
 	@echo "making the database of MLflow"
-	@MLFLOW_TRACKING_URI= $(BIN)/imageclf runs >/dev/null
+	@$(OPEN_DATABASE)
 
 ## run: the whole pipeline, then a summary of what came out
 .PHONY: run
@@ -80,6 +82,7 @@ types: setup
 ## ui: compare the runs in the browser, at the address that it prints
 .PHONY: ui
 ui: setup
+	@$(OPEN_DATABASE)
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "the runs are at the server that MLFLOW_TRACKING_URI names";; \
 	*) echo 'compare the runs: http://127.0.0.1:5000/#/experiments?workflowType=machine_learning'; \
 	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}";; esac

@@ -10,6 +10,7 @@ from typing import Any
 
 from imageclf.files import UserError, atomic_path
 from imageclf.project.folder import project_root
+from imageclf.tracking.places import follow
 
 # Settings that MLflow reads when it is imported.
 QUIET = {
@@ -90,6 +91,8 @@ class Store:
             if self._file and not self._file.exists():
                 _make_database(self._file)
             self.client: Any = _client(uri)
+            if uri == own_database(root):
+                follow(root, uri)
 
     def lock(self) -> AbstractContextManager[object]:
         """Keep other processes of this machine from a local database.

@@ -27,6 +27,7 @@ from imageclf.tracking.messages import (
     Patch,
     RunDescription,
 )
+from imageclf.tracking.places import artifact_location
 from imageclf.tracking.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -250,8 +251,7 @@ class _Runs:
 
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            folder = self._store.root / "mlartifacts"
-            location = folder.as_uri() if self._store.is_database else None
+            location = artifact_location(self._store.root) if self._store.is_database else None
             try:
                 return str(self._client.create_experiment(name, artifact_location=location))
             except MlflowException as error:  # another training made it first
