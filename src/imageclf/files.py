@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,8 @@ from imageclf.text import printable
 
 # Error numbers of an OSError: no space left, or none of the user's quota.
 DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
+# NumPy's own words for it, without a number (`PyArray_ToFile`).
+NUMPY_DISK_IS_FULL = re.compile(r"Not enough free space to write|\d+ requested and \d+ written")
 
 
 class UserError(Exception):
@@ -30,7 +33,7 @@ def file_errors_told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in DISK_IS_FULL:
+        if error.errno in DISK_IS_FULL or NUMPY_DISK_IS_FULL.match(str(error)):
             raise UserError("the disk is full: make room and try again") from error
         if error.filename:
             raise UserError(f"{error.filename}: {error.strerror}") from error

@@ -1,7 +1,11 @@
 import errno
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from imageclf.files import (
@@ -68,10 +72,23 @@ def test_digests(tmp_path: Path) -> None:
     assert digest_of({"a": 1}) != digest_of({"a": 1.5})
 
 
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Let no file become larger than 1,000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_of_errors_of_the_system_those_on_files_and_disks_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing: No such file"), file_errors_told():
         (tmp_path / "nothing").read_bytes()
     with pytest.raises(UserError, match="the disk is full"), file_errors_told():
         raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(UserError, match="the disk is full"), file_errors_told(), small_files():
+        np.save(tmp_path / "array.npy", np.zeros(1000))  # NumPy's error has no number
     with pytest.raises(ConnectionResetError), file_errors_told():
         raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")

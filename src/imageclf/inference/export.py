@@ -5,6 +5,7 @@ Both files come from one traced graph with a free batch dimension: ``model.pt2``
 class names, image shape, fit and fingerprint, so that it can be used without this project.
 """
 
+import io
 import json
 import logging
 import warnings
@@ -48,7 +49,9 @@ def export(classifier: Classifier, description: Description, folder: Path) -> No
         _Probabilities(classifier).eval(), (example,), dynamic_shapes={"images": {0: batch}}
     )
     _forget_where_it_was_traced(program)
-    torch.export.save(program, folder / "model.pt2")
+    content = io.BytesIO()  # where the disk is full, torch's own writer aborts the process
+    torch.export.save(program, content)
+    (folder / "model.pt2").write_bytes(content.getbuffer())
     _export_onnx(program, description, folder / "model.onnx")
 
 

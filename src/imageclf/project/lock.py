@@ -67,11 +67,13 @@ class LockedStage(BaseModel):
 
 
 def locked_stages(lock: str) -> dict[str, LockedStage]:
-    """The stages in the text of a dvc.lock, by name; none if it is empty.
+    """The stages in the text of a dvc.lock, by name.
 
     Raises:
-        UserError: it is no dvc.lock, or a damaged one.
+        UserError: it is no dvc.lock, or an empty or damaged one.
     """
+    if not lock.strip():
+        raise UserError(f"{LOCK} is empty: type `imageclf mend`, or check it out from git")
     try:
         stages = (parse_yaml(lock, LOCK) or {}).get("stages") or {}
         return TypeAdapter(dict[_Stage, LockedStage]).validate_python(stages)

@@ -1,6 +1,6 @@
-"""What a killed `dvc` leaves behind, recognised and mended.
+"""What a `dvc` leaves that was killed or found the disk full, recognised and mended.
 
-DVC writes ``.dvc/tmp/rwlock`` and ``dvc.lock`` in place, so a kill can leave them empty or torn. It
+DVC writes ``.dvc/tmp/rwlock`` and ``dvc.lock`` in place, so it can leave them empty or torn. It
 writes them only while it holds ``.dvc/tmp/lock`` and ``.dvc/tmp/rwlock.lock``, which end with the
 process. With both held here, what is empty or torn is a leftover.
 """
@@ -87,7 +87,8 @@ def _mend_lock() -> str:
 
     text = Path(LOCK).read_bytes().rstrip(b"\0").decode(errors="replace")
     last = max((found.start() for found in STAGE.finditer(text)), default=0)
-    locked_stages(text[:last])
+    if last:
+        locked_stages(text[:last])
     kept = dict(STAGE.findall(text[:last]))
     committed = dict(STAGE.findall((git_if_any("show", f"HEAD:./{LOCK}") or b"").decode()))
     if whole := committed | kept:

@@ -86,11 +86,12 @@ def _pull_inputs() -> None:
     Raises:
         UserError: the remote does not have all of it.
     """
-    lock = Path(LOCK).read_text("utf-8") if Path(LOCK).exists() else ""
     written = written_files()
     _remove_stale_files(written)
     stages = read_yaml(Path(DVC_YAML))["stages"]
-    first = _first_to_run(stages, outs_read_otherwise(lock, written))
+    lock = Path(LOCK)
+    others = outs_read_otherwise(lock.read_text("utf-8"), written) if lock.exists() else set()
+    first = _first_to_run(stages, others)
     if first is None:
         return
     names = [*stages]

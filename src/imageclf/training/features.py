@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.lib.format import open_memmap
+from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 
 from imageclf.data.prepared import Split
 
@@ -34,12 +34,13 @@ def write_features(
     from imageclf.network.classifier import evaluation_batch
 
     classifier.eval()
-    start, size = 0, evaluation_batch(split.images.shape[1:])
-    for images in in_turn(split, size, classifier.scale.device):
-        with torch.inference_mode():
-            features = classifier.features(images).cpu().numpy()
-        if start == 0:
-            rows = open_memmap(path, "w+", np.float32, (len(split), features.shape[1]))
-        rows[start : start + len(features)] = features
-        start += len(features)
-        advance(len(features))
+    size = evaluation_batch(split.images.shape[1:])
+    with path.open("wb") as file:  # mapped to memory, a file would end the process on a full disk
+        for images in in_turn(split, size, classifier.scale.device):
+            with torch.inference_mode():
+                features = np.ascontiguousarray(classifier.features(images).cpu().numpy())
+            if file.tell() == 0:
+                header = header_data_from_array_1_0(features)
+                write_array_header_1_0(file, header | {"shape": (len(split), features.shape[1])})
+            file.write(features.data)
+            advance(len(features))

@@ -30,3 +30,9 @@ def test_an_out_outside_of_the_project_is_refused(path: str) -> None:
 def test_a_stage_of_another_kind_of_name_is_refused(stage: str) -> None:
     with pytest.raises(UserError, match=r"dvc\.lock is torn or not DVC's"):
         recorded_outs(lock("data/raw", stage))
+
+
+@pytest.mark.parametrize("text", ["", "\n"])
+def test_an_empty_one_is_told(text: str) -> None:
+    with pytest.raises(UserError, match=r"dvc\.lock is empty: type `imageclf mend`"):
+        recorded_outs(text)

@@ -118,15 +118,17 @@ def test_nothing_is_touched_while_dvc_is_at_work(finished: Path) -> None:
     Path("dvc.yaml").write_text(json.dumps({"stages": STAGES | WAITING}))
     torn = LOCK.read_text()[:-1]
     process = subprocess.Popen([*DVC, "repro", "--quiet", "wait"])
-    while not Path("runs").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    LOCK.write_text(torn)
-    with pytest.raises(UserError, match="a `dvc` command is at work here"):
-        mend()
-    assert LOCK.read_text() == torn
-    Path("end").touch()
-    process.wait()
+    try:
+        while not Path("runs").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        LOCK.write_text(torn)
+        with pytest.raises(UserError, match="a `dvc` command is at work here"):
+            mend()
+        assert LOCK.read_text() == torn
+    finally:
+        Path("end").touch()
+        process.wait()
     LOCK.write_text(torn)
     assert len(mend()) == 1
 
