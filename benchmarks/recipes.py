@@ -65,7 +65,7 @@ def measure(name: str, source: str | None, seed: int, folder: Path) -> Measured:
     params.write_text("\n".join(f"seed: {seed}" if x.startswith("seed:") else x for x in lines))
     if not (folder / "data/raw").exists():
         run_stage("fetch", folder)
-    for stage in ("transform", "weights", "embed"):
+    for stage in ("weights", "transform", "embed"):
         run_stage(stage, folder)
     seconds, megabytes = run_stage("train", folder)
     run_stage("evaluate", folder)

@@ -6,7 +6,7 @@ from rich.console import Console
 from command import stage
 from imageclf.files import UserError, atomic_folder
 from imageclf.params import Params
-from imageclf.project.folder import FEATURES, PREPARED, PRETRAINED
+from imageclf.project.folder import BACKBONE, FEATURES, PREPARED, PRETRAINED
 from imageclf.training.device import prepare_runtime
 from imageclf.training.features import SPLITS, write_features, write_no_features
 
@@ -29,6 +29,7 @@ def embed(params: Params) -> None:
     import torch
 
     from imageclf.data.prepared import load_split
+    from imageclf.inference.backbone import features_of, write_backbone
     from imageclf.network.pretrained import begin_classifier, read_pretrained
     from imageclf.system.progress import image_progress
 
@@ -40,11 +41,14 @@ def embed(params: Params) -> None:
     splits = {name: load_split(PREPARED, name) for name in SPLITS}
     shape, count = splits["train"].images.shape[1:], sum(map(len, splits.values()))
     classifier = begin_classifier(model, {}, PRETRAINED, shape, classes=1).to(runtime.device)
-    classifier = classifier.to(memory_format=torch.channels_last)
+    classifier = classifier.to(memory_format=torch.channels_last).eval()
     click.echo(f"{model.name} sees {count:,} images once, on {runtime.device}")
-    with atomic_folder(FEATURES) as target, image_progress(Console(), count) as advance:
-        for name, split in splits.items():
-            write_features(classifier, split, target / f"{name}.npy", advance)
+    with atomic_folder(FEATURES) as target:
+        write_backbone(classifier, shape, target / BACKBONE.name, click.echo)
+        features = features_of(classifier, target / BACKBONE.name, click.echo)
+        with image_progress(Console(), count) as advance:
+            for name, split in splits.items():
+                write_features(features, runtime.device, split, target / f"{name}.npy", advance)
     click.echo(f"features: {FEATURES}")
 
 

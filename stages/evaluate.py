@@ -5,7 +5,7 @@ import click
 from command import stage
 from imageclf.files import atomic_folder, write_json
 from imageclf.params import Params
-from imageclf.project.folder import CLASSIFIER, EVALUATION, HISTORY, METRICS, PREPARED
+from imageclf.project.folder import BACKBONE, CLASSIFIER, EVALUATION, HISTORY, METRICS, PREPARED
 from imageclf.text import printable
 from imageclf.training.device import prepare_runtime
 
@@ -20,11 +20,14 @@ def main(params: Params) -> None:
     from imageclf.data.prepared import load_split
     from imageclf.evaluation.metrics import metrics, per_class_table, predict
     from imageclf.evaluation.report import draw_training, warnings, write_report
+    from imageclf.inference.backbone import features_of
     from imageclf.network.classifier import load_classifier
 
     classifier, description = load_classifier(CLASSIFIER)
+    classifier = classifier.to(runtime.device)
+    features = features_of(classifier, BACKBONE, click.echo) if BACKBONE.stat().st_size else None
     train, test = load_split(PREPARED, "train"), load_split(PREPARED, "test")
-    predictions = predict(classifier.to(runtime.device), test)
+    predictions = predict(classifier, test, features)
     figures = metrics(predictions, train.labels, params.evaluate.top_k)
     with atomic_folder(EVALUATION) as target:
         draw_training(target, classifier, params, train, description.class_names)

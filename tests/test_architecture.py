@@ -49,6 +49,7 @@ DOORS = {
         "network",
         "training",
         "data/batches",
+        "inference/backbone",
         "inference/export",
         "evaluation/metrics",
         "evaluation/suspects",

@@ -1,13 +1,14 @@
 """Predictions on the test split, and the metrics of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from imageclf.data.batches import in_turn
 from imageclf.data.prepared import Labels, Split
@@ -40,12 +41,19 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(classifier: Classifier, split: Split) -> Predictions:
-    """Probabilities for every image of a split, on the classifier's device."""
+def predict(
+    classifier: Classifier, split: Split, features: Callable[[Tensor], Tensor] | None = None
+) -> Predictions:
+    """Probabilities for every image of a split, on the classifier's device.
+
+    ``features`` computes what the backbone gives for images; by default the backbone does.
+    """
     classifier.eval()
-    device = classifier.scale.device
+    device, head = classifier.scale.device, classifier.network.head
     parts = [
-        classifier.probabilities(images)
+        classifier.as_probabilities(head(features(images)))
+        if features
+        else classifier.probabilities(images)
         for images in in_turn(split, evaluation_batch(split.images.shape[1:]), device)
     ]
     return Predictions(torch.cat(parts).cpu().numpy(), split.labels)

@@ -29,8 +29,7 @@ def torchvision_network(model: Model, image_shape: Sequence[int], classes: int) 
 
     settings = {"aux_logits": False, "init_weights": True} if model.name in WITH_AUXILIARIES else {}
     network: nn.Module = get_model(model.name, weights=None, **settings)
-    name, head = head_of(network)
-    network.set_submodule(name, nn.Linear(head.in_features, classes))
+    _replace_head(network, classes)
     if image_shape[2] != 3:
         name, first = first_convolution(network)
         network.set_submodule(name, _for_channels(first, image_shape[2]))
@@ -58,7 +57,14 @@ def timm_network(model: Model, image_shape: Sequence[int], classes: int) -> nn.M
         )
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise _does_not_take(model.name, height, error) from None
+    # timm draws some heads as wide as suits a thousand classes, which a few never make up for.
+    _replace_head(network, classes)
     return _checked(network, model.name, image_shape, classes)
+
+
+def _replace_head(network: nn.Module, classes: int) -> None:
+    name, head = head_of(network)
+    network.set_submodule(name, nn.Linear(head.in_features, classes))
 
 
 def timm_configuration(name: str) -> "PretrainedCfg":

@@ -141,6 +141,14 @@ def test_a_timm_net_with_its_own_head_gives_what_timm_gives() -> None:
     assert torch.equal(part(images), theirs(images))
 
 
+@pytest.mark.parametrize("name", ["timm/test_efficientnet", "mobilenet_v3_small"])
+def test_a_head_begins_as_torch_draws_a_linear_layer(name: str) -> None:
+    """A head drawn wider, as timm draws EfficientNet's, took 30 points from flowers."""
+    (head,) = network((64, 64, 3), 3, name=name).head
+    assert isinstance(head, nn.Linear)
+    assert head.weight.abs().max() <= head.in_features**-0.5
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -22,7 +22,8 @@ def test_features_are_what_the_head_is_given(
     params = make_params(model__name="cnn", model__width=4, model__dropout=0.5, model__head=[5])
     classifier = build_classifier(params.model, {"mean": [0.3], "std": [0.2]}, (28, 28, 1), 4)
     done: list[int] = []
-    write_features(classifier, SPLIT, tmp_path / "val.npy", done.append)
+    features_of = torch.inference_mode()(classifier.eval().features)
+    write_features(features_of, torch.device("cpu"), SPLIT, tmp_path / "val.npy", done.append)
     assert done == [16, 16, 16, 2]
     features = load_features(tmp_path, "val", SPLIT)
     assert (features.images.dtype, features.images.shape) == (np.float32, (50, 16))

@@ -1,0 +1,123 @@
+"""A frozen backbone in ONNX Runtime, several times as fast on a CPU as in torch.
+
+``backbone.onnx`` depends on the weights and the shape of the images alone. Whoever runs it compares
+it with torch first, on the machine where it runs.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imageclf.network.classifier import Classifier
+from imageclf.text import printable
+
+ONNX_OPSET = 17
+# The largest difference of a feature, as a share of the largest feature if that is above 1.
+# Between a GPU and a CPU, and between processors, it is of the same kind.
+TOLERANCE = 1e-3
+COMPARED = 8  # images
+
+
+class _Features(nn.Module):
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier.features(images)
+
+
+def write_backbone(
+    classifier: Classifier, image_shape: Sequence[int], path: Path, tell: Callable[[str], object]
+) -> None:
+    """Write the backbone as ONNX, from images (uint8, N x H x W x C) to features (float32, N x F).
+
+    The file is empty if the network has an operation that cannot be exported; ``tell`` gets why.
+    The older exporter of torch is used: it takes a second where the newer one takes fifteen.
+    """
+    example = torch.zeros((2, *image_shape), dtype=torch.uint8, device=classifier.scale.device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                _Features(classifier).eval(),
+                (example,),
+                path,
+                dynamo=False,
+                opset_version=ONNX_OPSET,
+                input_names=["images"],
+                output_names=["features"],
+                dynamic_axes={"images": {0: "batch"}, "features": {0: "batch"}},
+            )
+        # The exporter raises many types for networks that it does not know.
+        except Exception as error:
+            tell(f"torch computes the features: no ONNX file can be made ({_brief(error)})")
+            path.write_bytes(b"")
+            return
+    _forget_places(path)
+
+
+def features_of(
+    classifier: Classifier, path: Path, tell: Callable[[str], object]
+) -> Callable[[Tensor], Tensor]:
+    """The function from images (uint8, N x H x W x C) to features (float32, N x F), on the device.
+
+    ONNX Runtime computes it if the device is the CPU, the file at ``path`` is not empty, and both
+    agree on the first images that the function gets; else torch. ``tell`` gets which one.
+    """
+    if classifier.scale.device.type != "cpu" or not path.stat().st_size:
+        return torch.inference_mode()(classifier.features)
+    chosen: Callable[[Tensor], Tensor] | None = None
+
+    @torch.inference_mode()
+    def features(images: Tensor) -> Tensor:
+        nonlocal chosen
+        if chosen is None:
+            chosen, told = _compared(classifier, _session(path), images[:COMPARED])
+            tell(told)
+        return chosen(images)
+
+    return features
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _compared(
+    classifier: Classifier, session: Any, images: Tensor
+) -> tuple[Callable[[Tensor], Tensor], str]:
+    """What is to compute the features, and that in words."""
+
+    def run(some: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"images": some.numpy()})[0])
+
+    expected = classifier.features(images)
+    difference = (run(images) - expected).abs().max().item()
+    largest = max(1.0, expected.abs().max().item())
+    if difference <= TOLERANCE * largest:
+        return run, f"ONNX Runtime computes the features, {difference:.1g} from torch's at most"
+    return classifier.features, f"torch computes the features: ONNX's are {difference:.1g} away"
+
+
+def _forget_places(path: Path) -> None:
+    """Drop source paths from the file, so that its bytes do not depend on the folder."""
+    import onnx
+
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.ClearField("doc_string")
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _brief(error: Exception) -> str:
+    return printable(next(iter(str(error).splitlines()), type(error).__name__))[:200]
