@@ -74,17 +74,30 @@ def test_what_git_does_not_know_belongs_to_a_training_in_the_workspace(queued: P
 
 
 @pytest.mark.parametrize("number", [1, 2])
-@pytest.mark.parametrize("options", [(), ("--from-scratch",)], ids=["cache", "scratch"])
+@pytest.mark.parametrize(
+    ("options", "made"),
+    [
+        ((), {"models/classifier", "reports/history.csv"}),
+        (("--from-scratch",), None),
+        (("--keep-model",), set()),
+    ],
+    ids=["training", "scratch", "nothing"],
+)
 def test_a_version_is_rebuilt_byte_by_byte(
-    queued: Project, number: int, options: tuple[str, ...], tmp_path: Path
+    queued: Project, number: int, options: tuple[str, ...], made: set[str] | None, tmp_path: Path
 ) -> None:
     before, folder = state(queued), tmp_path / "again"
     version = f"models:/digits/{number}"
     output = queued.run("imageclf", "rebuild", version, str(folder), "--yes", *options)
     found = traced(queued, version)
-    count = len(found["outs"])
-    made = count - 2 if options else 0  # all but the raw data and the pretrained weights
-    assert f"the same: all {count} md5s agree; {made} of these outs were made again" in output
+    paths = {out["path"] for out in found["outs"]}
+    made = paths - {"data/raw", "models/pretrained"} if made is None else made
+    said = f"the same: all {len(paths)} md5s agree; {len(made)} of these outs were made again"
+    assert said in output
+    lines = {line.split()[0]: line for line in output.splitlines() if line.split()[:1]}
+    for path in paths:
+        proof = "made again, equal" if path in made else "restored, hash checked"
+        assert lines[path].endswith(proof)
     assert md5s(folder) == {out["path"]: out["md5"] for out in found["outs"]}
     rate = read_yaml(folder / "params.yaml")["train"]["learning_rate"]
     assert rate == found["params"]["train.learning_rate"]
@@ -104,6 +117,7 @@ def test_a_training_that_draws_from_chance_is_not_the_same(queued: Project, tmp_
     command = ("imageclf", "rebuild", "models/classifier", str(folder), "--yes", "--from-scratch")
     output = queued.run(*command, check=False)
     assert "not the same: though the machine is the same; test accuracy 0.9" in output
-    differing = {line.split()[0] for line in output.splitlines() if "  now " in line}
+    differing = {line.split()[0] for line in output.splitlines() if "DIFFERENT" in line}
     assert {"models/classifier", "models/exported", "reports/history.csv"} <= differing
     assert differing.isdisjoint({"data/raw", "data/prepared", "reports/data.json"})
+    assert "different: models/classifier/model.safetensors" in output.splitlines()

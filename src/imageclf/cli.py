@@ -21,6 +21,7 @@ from imageclf.commands.suspects import suspects
 from imageclf.commands.sync import sync
 from imageclf.commands.trace import trace
 from imageclf.commands.use import use
+from imageclf.commands.verify import verify
 from imageclf.files import UserError, file_errors_told
 from imageclf.project.folder import HOME, project_root
 from imageclf.project.mend import mend as mend_project
@@ -58,6 +59,7 @@ class _Commands(click.Group):
         "imageclf trace MODEL          what a model was made from",
         "imageclf rebuild MODEL        make it again elsewhere, and compare",
         "imageclf mend                 after a kill, when `dvc repro` does not go on",
+        "imageclf verify               hash every file of the pipeline and of the cache",
         "imageclf push                 what was computed here, for other machines",
     ),
 )
@@ -73,7 +75,21 @@ def main(context: click.Context) -> None:
                 click.echo(line, err=True)
 
 
-OF_ONE = (use, show, rate, summary, suspects, predict, runs, sync, promote, trace, rebuild, mend)
+OF_ONE = (
+    use,
+    show,
+    rate,
+    summary,
+    suspects,
+    predict,
+    runs,
+    sync,
+    promote,
+    trace,
+    rebuild,
+    verify,
+    mend,
+)
 OF_SEVERAL = (server, push, pull, runner)  # people or machines
 for command in (*OF_ONE, *OF_SEVERAL):
     main.add_command(command)

@@ -11,22 +11,30 @@ from imageclf.files import UserError
 from imageclf.text import printable
 
 if TYPE_CHECKING:
-    from imageclf.lineage.rebuild import Result
+    from imageclf.lineage.rebuild import Again, Rebuilt, Result
     from imageclf.lineage.source import Source
 
 
 @click.command(
     epilog=examples(
         "imageclf rebuild models:/digits@champion",
-        "imageclf rebuild 1abc061d /tmp/again --from-scratch    train again",
+        "imageclf rebuild 1abc061d /tmp/again --from-scratch    make the data again too",
+        "imageclf rebuild 1abc061d /tmp/again --keep-model      train nothing, check hashes",
     )
 )
 @click.argument("what")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--from-scratch",
-    is_flag=True,
-    help="Take only raw data and pretrained weights from a cache: train again.",
+    "again",
+    flag_value="everything",
+    help="Take only raw data and pretrained weights from a cache.",
+)
+@click.option(
+    "--keep-model",
+    "again",
+    flag_value="nothing",
+    help="Take the trained model from a cache too: hashes are checked, nothing is trained.",
 )
 @click.option(
     "--tolerance",
@@ -38,15 +46,16 @@ if TYPE_CHECKING:
 )
 @click.option("--yes", is_flag=True, help="Run the source without a question.")
 def rebuild(
-    what: str, folder: Path | None, from_scratch: bool, tolerance: float, yes: bool
+    what: str, folder: Path | None, again: "Again | None", tolerance: float, yes: bool
 ) -> None:
     """Make a model again in a new FOLDER, and compare.
 
     WHAT is named as for `imageclf trace`. The default FOLDER is beside the project's, and named
     after the project and the fingerprint.
 
-    The folder gets the source, params.yaml and dvc.lock of that training. `dvc repro` makes what
-    neither the project's cache nor the default remote has. Nothing in the project or in MLflow
+    The folder gets the source, params.yaml and dvc.lock of that training. The training runs again;
+    the other stages run where neither the project's cache nor the default remote has their outs.
+    Then every file is hashed and compared with dvc.lock. Nothing in the project or in MLflow
     changes.
 
     This runs the source, so its author and the files that its patch changes are shown first. If
@@ -63,7 +72,7 @@ def rebuild(
     lineage, root = find(what), project_root()
     ask_whether(source_of(lineage), yes)
     folder = folder or root.with_name(f"{root.name}-{lineage.fingerprint[:8]}")
-    result = rebuild_model(lineage, folder, tolerance, from_scratch, _tell)
+    result = rebuild_model(lineage, folder, tolerance, again or "training", _tell)
     if result is None:
         click.echo(f"not rebuilt: a stage failed; {folder} is left as it is")
         sys.exit(1)
@@ -93,20 +102,21 @@ def _tell(line: str) -> None:
 
 def show(result: "Result") -> None:
     """Print each out, and the verdict."""
-    echo(
-        columns(
-            (
-                out.recorded.path,
-                out.recorded.md5,
-                "same" if out.same else f"now {out.md5 or 'missing'}",
-                "made again" if out.made else "from a cache",
-            )
-            for out in result.outs
-        )
-    )
+    echo(columns((out.recorded.path, out.recorded.md5, finding(out)) for out in result.outs))
+    for out in result.outs:
+        for name in out.differing:
+            click.echo(printable(f"different: {name}"))
     for name, (before, now) in result.machine.items():
         click.echo(printable(f"{name}: {before or 'not known'} -> {now}"))
     click.echo(verdict(result))
+
+
+def finding(out: "Rebuilt") -> str:
+    """What the hash of an out proves."""
+    if out.same:
+        return "made again, equal" if out.made else "restored, hash checked"
+    how = "made again" if out.made else "restored"
+    return f"{how}, {f'DIFFERENT: now {out.md5}' if out.md5 else 'MISSING'}"
 
 
 def verdict(result: "Result") -> str:
@@ -125,6 +135,8 @@ def verdict(result: "Result") -> str:
 def _reason(result: "Result") -> str:
     if not result.same_fingerprint:
         return "data, source or parameters differ, so it has another fingerprint"
+    if any(not out.same and not out.made for out in result.outs):
+        return "what was restored is not what dvc.lock records"
     if all(out.same for out in result.outs):
         return "the registered version holds another file"
     if not result.machine:

@@ -24,6 +24,7 @@ from imageclf.project.folder import (
     PREPARED,
     REPORTS,
 )
+from imageclf.project.lock import md5_of, recorded_outs
 from imageclf.tracking.gate import Identity, read_candidate
 from imageclf.tracking.journal import Journal, Record, trained_here
 from imageclf.tracking.messages import Dataset, File, Item, Metrics, Patch, describe_run, now_ms
@@ -34,6 +35,7 @@ from imageclf.tracking.runs import end_abandoned, synchronise, tag_snapshot
 
 TEST_IMAGES = PREPARED / "test.images.npy"
 SPLITS = ("train", "val", "test")
+MEASURED = {"train", "evaluate", "export"}  # stages with small outs, a model and its figures
 
 
 def register(params: Params) -> tuple[Registration, Record]:
@@ -78,13 +80,30 @@ def _keep(snapshot: Snapshot, outs: "Outs", params: Params) -> Record:
     return outs.journal.register(description, snapshot.files, restored, snapshot.time)
 
 
+def _check_md5s(folder: Path) -> None:
+    """Raise a UserError if an out of train, evaluate or export is not as dvc.lock records it."""
+    lock = folder / LOCK
+    outs = recorded_outs(lock.read_text("utf-8")) if lock.exists() else []
+    for out in outs:
+        if out.stage in MEASURED and md5_of(folder / out.path) != out.md5:
+            raise UserError(
+                f"{out.path} is not what {LOCK} records: `imageclf verify` names the file, and "
+                "says how to get it again"
+            )
+
+
 class Outs:
-    """The files that the pipeline wrote, below a folder; a UserError if one is missing."""
+    """The files that the pipeline wrote, below a folder.
+
+    Raises:
+        UserError: one is missing, or is not the file that dvc.lock records.
+    """
 
     def __init__(self, folder: Path) -> None:
         for path in (HISTORY, ONNX, TEST_IMAGES, PREDICTIONS, AUDIT_PAGE):
             if not (folder / path).exists():
                 raise UserError(f"{path} is missing: run `dvc repro` to make it")
+        _check_md5s(folder)
         self._folder = folder
         self._model = read_description(folder / MODEL)
         self.fingerprint = self._model.fingerprint

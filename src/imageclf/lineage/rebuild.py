@@ -9,8 +9,9 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from imageclf.files import UserError, read_json, sha256_file
 from imageclf.lineage.find import Lineage, fingerprint_of
@@ -26,22 +27,30 @@ from imageclf.project.dvc import (
 )
 from imageclf.project.folder import CLASSIFIER, LOCK, METRICS, ONNX, PARAMS
 from imageclf.project.git import Commit, git_if_any
-from imageclf.project.lock import Out, bare_pipeline, lacks, md5_of, recorded_outs, recorded_sources
+from imageclf.project.integrity import check, copies_of
+from imageclf.project.lock import Out, bare_pipeline, lacks, md5_of, recorded_sources
 from imageclf.tracking.connection import QUIET, Store, own_database
 from imageclf.tracking.journal import PATCH, Journal
 from imageclf.tracking.patch import split_patch
 
 CACHE = "cache-of-the-project"
-FETCHED = {"fetch", "weights"}  # the stages whose outs come from elsewhere
+Again = Literal["nothing", "training", "everything"]
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """An out after the rebuild: ``md5`` is None if it is missing, ``made`` if a stage made it."""
+    """An out after the rebuild.
+
+    Attributes:
+        md5: of what is in the folder now; None if it is missing.
+        made: whether a stage made it; otherwise it was restored from a cache.
+        differing: the files of it that are not as recorded, where the project's cache tells them.
+    """
 
     recorded: Out
     md5: str | None
     made: bool
+    differing: list[str] = field(default_factory=list)
 
     @property
     def same(self) -> bool:
@@ -74,9 +83,11 @@ class Result:
 
     @property
     def close(self) -> bool:
-        """Whether the fingerprint is the same, and another machine's accuracy within tolerance."""
+        """Whether only stages made other files, on another machine and within the tolerance."""
         before, now = self.accuracy
         if not self.machine or not self.same_fingerprint or before is None:
+            return False
+        if any(not out.same and not out.made for out in self.outs):
             return False
         return abs(before - now) <= self.tolerance
 
@@ -137,7 +148,7 @@ def rebuild(
     lineage: Lineage,
     folder: Path,
     tolerance: float,
-    from_scratch: bool,
+    again: Again,
     tell: Callable[[str], None],
 ) -> Result | None:
     """Make a model again; the output of DVC goes to the terminal.
@@ -146,27 +157,51 @@ def rebuild(
         lineage: of the model.
         folder: new or empty.
         tolerance: how far the test accuracies may differ on another machine.
-        from_scratch: take only the raw data and pretrained weights from a cache.
+        again: what is made again in any case, and not taken from a cache. "everything" is all but
+            the raw data and the pretrained weights.
         tell: called with a line of text at each step.
 
-    Returns the comparison, or None if a stage failed; raises as ``prepare`` does.
+    Returns the comparison, or None if a stage failed.
+
+    Raises:
+        UserError: as ``prepare``, or the project's cache holds another file than recorded.
     """
+    cache = Path(shared_config()["cache"]["dir"])
+    wanted = [out for out in lineage.outs if _is_restored(out.stage, again)]
+    tell("the md5s in the project's cache")
+    _check_cache(wanted, cache)
     project = prepare(lineage, folder)
     tell(f"{folder} holds the source, params.yaml and dvc.lock of {lineage.fingerprint[:8]}")
     for path in other_sources(lineage, project):
         tell(f"{path} is not the file that dvc.lock records")
     outs = [project / out.path for out in lineage.outs]
-    wanted = [out.path for out in lineage.outs if not from_scratch or out.stage in FETCHED]
     if wanted:
-        _restore(wanted, project, tell)
-    restored = {path: _stamp(path) for path in outs}
+        _restore([out.path for out in wanted], project, tell)
+    before = {path: _stamp(path) for path in outs}
     if not (project / CLASSIFIER).exists():
         _make_store(project)
     tell("dvc repro")
     if not _dvc(project, "repro", "--", *dict.fromkeys(out.stage for out in lineage.outs)):
         return None
-    made = {str(path.relative_to(project)) for path in outs if _stamp(path) != restored[path]}
-    return _compare(lineage, project, made, tolerance)
+    made = {str(path.relative_to(project)) for path in outs if _stamp(path) != before[path]}
+    tell("the md5s of what was restored and made")
+    return _compare(lineage, project, cache, made, tolerance)
+
+
+def _is_restored(stage: str, again: Again) -> bool:
+    if again == "everything":
+        return stage in {"fetch", "weights"}
+    return again == "nothing" or stage != "train"
+
+
+def _check_cache(outs: list[Out], cache: Path) -> None:
+    wrong, _ = check(copy for out in outs for copy in copies_of(out, cache, None))
+    if wrong:
+        first = wrong[0]
+        raise UserError(
+            f"{first.name} in the cache is not the file that dvc.lock records: remove "
+            f"{first.path} and try again, or see what `imageclf verify` says"
+        )
 
 
 def _restore(paths: list[str], project: Path, tell: Callable[[str], None]) -> None:
@@ -211,13 +246,14 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
-def _compare(lineage: Lineage, project: Path, made: set[str], tolerance: float) -> Result:
-    now = {out.path: out.md5 for out in recorded_outs((project / LOCK).read_text("utf-8"))}
+def _compare(
+    lineage: Lineage, project: Path, cache: Path, made: set[str], tolerance: float
+) -> Result:
     version, known = lineage.version, lineage.provenance.machine
     record = Journal(lineage.fingerprint, project).record
     machine = record.description.origin.machine if record else {}
     return Result(
-        outs=[Rebuilt(out, now.get(out.path), out.path in made) for out in lineage.outs],
+        outs=[_rebuilt(out, project, cache, out.path in made) for out in lineage.outs],
         same_version=version is None or sha256_file(project / ONNX) == version.sha256,
         same_fingerprint=fingerprint_of(project / CLASSIFIER) == lineage.fingerprint,
         machine={
@@ -228,6 +264,13 @@ def _compare(lineage: Lineage, project: Path, made: set[str], tolerance: float) 
         accuracy=(_recorded_accuracy(lineage), read_json(project / METRICS)["accuracy"]),
         tolerance=tolerance,
     )
+
+
+def _rebuilt(out: Out, project: Path, cache: Path, made: bool) -> Rebuilt:
+    here = [copy for copy in copies_of(out, cache, project) if not copy.is_cached]
+    wrong, missing = check(here)
+    names = sorted({copy.name for copy in (*wrong, *missing)} - {out.path})
+    return Rebuilt(out, md5_of(project / out.path), made, names)
 
 
 def _recorded_accuracy(lineage: Lineage) -> float | None:

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -18,6 +19,11 @@ from pydantic import (
 
 from imageclf.files import UserError, parse_yaml
 from imageclf.project.folder import LOCK, files_below
+
+# Called with the number of bytes read since its last call.
+Advance = Callable[[int], object]
+CHUNK = 1 << 20  # bytes read at a time
+_md5 = partial(hashlib.md5, usedforsecurity=False)
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,22 @@ class LockedFile(BaseModel):
     """A file or folder in a dvc.lock."""
 
     path: str
-    md5: str
+    md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
 
 
 def _inside(files: list[LockedFile]) -> list[LockedFile]:
     """Refuse outs outside of the project's folder, where DVC would write them."""
     for file in files:
-        parts = PurePosixPath(file.path).parts
-        if not parts or parts[0] == "/" or {"..", ".git", ".dvc"} & set(parts):
-            raise ValueError("is outside of the project")
+        inside(file.path)
     return files
+
+
+def inside(path: str) -> str:
+    """The path; a ValueError if it is outside of the project, or of git or DVC."""
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] == "/" or {"..", ".git", ".dvc"} & set(parts):
+        raise ValueError("is outside of the project")
+    return path
 
 
 _Files = Annotated[list[LockedFile], BeforeValidator(lambda found: found or [])]
@@ -137,14 +149,21 @@ def lacks(missing_paths: set[str], out: str) -> bool:
     return any(lies_in(path, [out]) for path in missing_paths)
 
 
-def md5_of(path: Path) -> str | None:
+def unseen(_: int) -> None:
+    """Show no progress."""
+
+
+def md5_of(path: Path, advance: Advance = unseen) -> str | None:
     """The md5 of a file or a folder as DVC computes it; None if the path does not exist."""
     if path.is_dir():
         files = files_below(path).items()
-        listing = json.dumps([{"md5": md5_of(file), "relpath": name} for name, file in files])
-        return f"{hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest()}.dir"
+        listing = [{"md5": md5_of(file, advance), "relpath": name} for name, file in files]
+        return f"{_md5(json.dumps(listing).encode()).hexdigest()}.dir"
     if not path.is_file():
         return None
+    digest = _md5()
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
-    return found.hexdigest()
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()

@@ -9,10 +9,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from imageclf.commands.rebuild import ask_whether, verdict
+from helpers.files import flip
+from imageclf.commands.rebuild import ask_whether, finding, verdict
 from imageclf.files import UserError
 from imageclf.lineage.find import Lineage
-from imageclf.lineage.rebuild import Rebuilt, Result, other_sources, prepare, rebuild
+from imageclf.lineage.rebuild import Again, Rebuilt, Result, other_sources, prepare, rebuild
 from imageclf.lineage.source import Source, source_of
 from imageclf.project import dvc as dvc_module
 from imageclf.project.dvc import dvc
@@ -178,14 +179,16 @@ def trained(project: Path) -> Lineage:
 def test_what_the_cache_lacks_comes_from_the_remote_or_is_made(
     trained: Lineage, tmp_path: Path
 ) -> None:
-    def made(name: str) -> dict[str, bool]:
-        result = rebuild(trained, tmp_path / name, 0.01, False, said.append)
+    def made(name: str, again: Again = "nothing") -> dict[str, bool]:
+        result = rebuild(trained, tmp_path / name, 0.01, again, said.append)
         assert result
         assert result.identical
         return {out.recorded.path: out.made for out in result.outs}
 
     said: list[str] = []
     assert made("from the cache") == {"models/classifier": False, "reports/metrics.json": False}
+    again = made("trained again", "training")
+    assert again == {"models/classifier": True, "reports/metrics.json": False}
     assert dvc("remote", "add", "--default", "far", str(tmp_path / "far")).returncode == 0
     assert dvc("push", "--quiet", "models/classifier").returncode == 0
     shutil.rmtree(".dvc/cache/files")
@@ -194,6 +197,17 @@ def test_what_the_cache_lacks_comes_from_the_remote_or_is_made(
     assert not Path(".dvc/cache/files").exists()
     shutil.rmtree(tmp_path / "far")
     assert made("made") == {"models/classifier": True, "reports/metrics.json": True}
+
+
+def test_a_flipped_byte_in_the_cache_is_found_before_anything_is_made(
+    trained: Lineage, tmp_path: Path
+) -> None:
+    out = next(out for out in trained.outs if out.path == "reports/metrics.json")
+    place = Path(".dvc/cache/files/md5", out.md5[:2], out.md5[2:])
+    flip(place)
+    with pytest.raises(UserError, match=rf"reports/metrics.json in the cache .* remove .*{place}"):
+        rebuild(trained, tmp_path / "again", 0.01, "training", print)
+    assert not (tmp_path / "again").exists()
 
 
 @pytest.mark.slow
@@ -205,7 +219,7 @@ def test_a_stage_that_fails_leaves_the_folder_to_be_looked_at(
     patch = tmp_path / "changes.patch"
     lineage = tagged(trained, **record_source(patch).tags())
     lineage = replace(lineage, files={**lineage.files, "changes.patch": patch.read_bytes()})
-    assert rebuild(lineage, tmp_path / "again", 0.01, True, print) is None
+    assert rebuild(lineage, tmp_path / "again", 0.01, "everything", print) is None
     assert (tmp_path / "again/dvc.yaml").exists()
 
 
@@ -236,6 +250,12 @@ RESULT = Result([SAME], True, True, {}, (0.9, 0.9), 0.01)
             "close: another machine, test accuracy 0.9000 -> 0.9080, at most 0.01 apart",
         ),
         (
+            replace(RESULT, outs=[replace(OTHER, made=False)], machine=ELSEWHERE),
+            False,
+            "not the same: what was restored is not what dvc.lock records; "
+            "test accuracy 0.9000 -> 0.9000",
+        ),
+        (
             replace(RESULT, outs=[OTHER], machine=ELSEWHERE, accuracy=(0.9, 0.92)),
             False,
             "not the same: more than 0.01 apart; test accuracy 0.9000 -> 0.9200",
@@ -258,6 +278,13 @@ def test_only_another_machine_excuses_a_difference(
 ) -> None:
     assert (result.identical or result.close) == agrees
     assert verdict(result) == words
+
+
+def test_what_each_hash_proves_is_told() -> None:
+    assert finding(SAME) == "made again, equal"
+    assert finding(replace(SAME, made=False)) == "restored, hash checked"
+    assert finding(OTHER) == f"made again, DIFFERENT: now {'2' * 32}"
+    assert finding(replace(OTHER, md5=None)) == "made again, MISSING"
 
 
 def patched(lineage: Lineage, patch: bytes) -> Lineage:

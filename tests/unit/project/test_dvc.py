@@ -61,9 +61,9 @@ def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def test_a_stage_may_read_nothing_that_counts() -> None:
     told = recorded_outs(
-        "stages:\n  a:\n    cmd: b\n    deps:\n    outs:\n    - {path: c, md5: d}\n"
+        f"stages:\n  a:\n    cmd: b\n    deps:\n    outs:\n    - {{path: c, md5: {32 * 'd'}}}\n"
     )
-    assert told == [Out("c", "a", "d")]
+    assert told == [Out("c", "a", 32 * "d")]
 
 
 def test_a_folder_of_code_is_what_it_is_to_dvc(project: Path) -> None:

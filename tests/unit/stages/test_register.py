@@ -12,9 +12,11 @@ from click.testing import CliRunner, Result
 
 from helpers.classifiers import description
 from helpers.descriptions import DIGESTS, FINGERPRINT, described
+from helpers.files import flip
 from helpers.params import params_text
 from helpers.tracked import FinishedTraining
 from imageclf.files import sha256_file, write_text
+from imageclf.project.lock import md5_of
 from imageclf.tracking.journal import LATEST, Journal
 from imageclf.tracking.messages import End, Metrics
 from imageclf.tracking.provenance import Provenance
@@ -119,6 +121,23 @@ def test_the_register_stage_fills_the_gap_of_a_training_in_this_folder(
     assert run.info.start_time == 500
     assert files.history("seconds") == [(1, 3.5, 700)]
     assert next(time for _, _, time in files.history("train_loss")) == 700
+
+
+@pytest.mark.parametrize("path", ["models/classifier/model.safetensors", "reports/metrics.json"])
+def test_the_register_stage_refuses_what_is_not_its_md5(files: FinishedTraining, path: str) -> None:
+    write_files(files)
+    write_text(Path("models/classifier/model.safetensors"), "weights")
+    outs = ["models/classifier", "reports/metrics.json"]
+    recorded = [{"path": out, "md5": md5_of(Path(out))} for out in outs]
+    write_json("dvc.lock", {"stages": {"train": {"cmd": "true", "outs": recorded}}})
+    assert CliRunner().invoke(main).exit_code == 0
+    count = len(files.client.search_model_versions())
+    flip(Path(path))
+    result = CliRunner().invoke(main)
+    out = next(out for out in outs if path.startswith(out))
+    assert result.exit_code == 2
+    assert result.output.startswith(f"error: {out} is not what dvc.lock records: `imageclf verify`")
+    assert len(files.client.search_model_versions()) == count
 
 
 @pytest.mark.slow

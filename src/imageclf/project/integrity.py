@@ -1,0 +1,85 @@
+"""Integrity: whether files in the workspace and in DVC's cache have the md5s in dvc.lock."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, StringConstraints, TypeAdapter, ValidationError
+
+from imageclf.project.folder import files_below
+from imageclf.project.lock import Advance, Out, inside, md5_of, unseen
+
+
+class _Entry(BaseModel):
+    """A file in the listing of a folder, which DVC caches."""
+
+    md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    relpath: Annotated[str, AfterValidator(inside)]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file and the md5 that it should have.
+
+    Attributes:
+        out: to which it belongs.
+        name: of the file in the workspace, relative to the project's folder; that of the out for
+            the listing of a folder, and for a folder whose listing is not known.
+        path: of this copy.
+        md5: empty for a file that is not recorded.
+        is_cached: whether it is an object of the cache, not a file of the workspace.
+    """
+
+    out: Out
+    name: str
+    path: Path
+    md5: str
+    is_cached: bool
+
+
+def copies_of(out: Out, cache: Path, workspace: Path | None) -> list[Copy]:
+    """Every file of an out in the cache, and in the workspace if one is given."""
+    is_folder = out.md5.endswith(".dir")
+    listing = _listing(out, cache) if is_folder else {"": out.md5}
+    md5s = {str(Path(out.path, name)): md5 for name, md5 in (listing or {}).items()}
+    found = [Copy(out, name, _object(cache, md5), md5, True) for name, md5 in md5s.items()]
+    if is_folder:
+        md5 = out.md5.removesuffix(".dir")
+        found.append(Copy(out, out.path, _object(cache, out.md5), md5, True))
+    if workspace is None:
+        return found
+    if listing is None:
+        return [*found, Copy(out, out.path, workspace / out.path, out.md5, False)]
+    here = [str(Path(out.path, name)) for name in files_below(workspace / out.path)]
+    here_too = dict.fromkeys(here, "") | md5s
+    return found + [Copy(out, name, workspace / name, md5, False) for name, md5 in here_too.items()]
+
+
+def _object(cache: Path, md5: str) -> Path:
+    return cache / "files/md5" / md5[:2] / md5[2:]
+
+
+def _listing(out: Out, cache: Path) -> dict[str, str] | None:
+    """The md5s of the files of a folder by their paths in it; None if they are not known."""
+    place = _object(cache, out.md5)
+    if f"{md5_of(place)}.dir" != out.md5:
+        return None
+    try:
+        entries = TypeAdapter(list[_Entry]).validate_json(place.read_bytes())
+    except ValidationError:
+        return None
+    return {entry.relpath: entry.md5 for entry in entries}
+
+
+def check(copies: Iterable[Copy], advance: Advance = unseen) -> tuple[list[Copy], list[Copy]]:
+    """Hash copies; returns those that are not as recorded, and one of each file that has none."""
+    wrong, missing, there = list[Copy](), dict[str, Copy](), set[str]()
+    for copy in copies:
+        found = md5_of(copy.path, advance)
+        if found is None:
+            missing.setdefault(copy.name, copy)
+        else:
+            there.add(copy.name)
+            wrong += [copy] if found != copy.md5 else []
+    return wrong, [copy for name, copy in missing.items() if name not in there]
