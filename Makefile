@@ -110,6 +110,12 @@ pull: setup
 runner: setup
 	@$(BIN)/imageclf runner
 
+## sbom: write sbom.json, a CycloneDX list of every installed package with its licence
+.PHONY: sbom
+sbom: setup
+	@$(BIN)/uv --quiet tool run --from cyclonedx-bom==7.5.0 cyclonedx-py environment $(BIN)/python \
+	--pyproject pyproject.toml --output-reproducible --of JSON -o sbom.json
+
 ## bench: measure against peers, side by side
 .PHONY: bench
 bench: setup
