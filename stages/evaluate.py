@@ -8,6 +8,7 @@ from imageclf.params import Params
 from imageclf.project.folder import BACKBONE, CLASSIFIER, EVALUATION, HISTORY, METRICS, PREPARED
 from imageclf.text import printable
 from imageclf.training.device import prepare_runtime
+from imageclf.training.history import read_history
 
 
 @stage
@@ -37,7 +38,7 @@ def main(params: Params) -> None:
             predictions,
             figures,
             description,
-            history=pd.read_csv(HISTORY),
+            history=pd.DataFrame(read_history(HISTORY)).astype({"epoch": int}),
             pictures=params.evaluate.pictures,
         )
     write_json(METRICS, figures)

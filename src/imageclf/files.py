@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and the digests that name them."""
 
+import csv
 import errno
 import hashlib
 import json
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO
 
 from imageclf.text import printable
 
+LARGEST_CSV = 1 << 28  # bytes: ten times the predictions of a million images
 # Error numbers of an OSError: no space left, or none of the user's quota.
 DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
 # NumPy's own words for it, without a number (`PyArray_ToFile`).
@@ -111,6 +113,29 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is missing: run `dvc repro` to make it") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): run `dvc repro` again") from None
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """These columns of a CSV file of an earlier stage, row by row.
+
+    Raises:
+        UserError: it is missing, is larger than any that this project writes, or is no such table.
+    """
+    try:
+        if path.stat().st_size > LARGEST_CSV:
+            raise ValueError("it is too large")
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file, strict=True)
+            if missing := {*columns} - {*(table.fieldnames or ())}:
+                raise ValueError(f"it has no column {min(missing)}")
+            rows = [tuple(row[name] for name in columns) for row in table]
+        if any(None in row for row in rows):
+            raise ValueError("a row has too few cells")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run `dvc repro` to make it") from None
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path} is not valid CSV ({error}): run `dvc repro` again") from None
+    return rows
 
 
 def read_yaml(path: Path) -> Any:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FINISHED = Path(".checkpoints/suspects")
+NEEDED = ["name", "split", "class", "note", "same_as"]  # columns of the manifest
 
 Probabilities = NDArray[np.float32]
 
@@ -68,8 +69,12 @@ def load_labelled(params: Params, prepared: Path) -> Labelled:
     import pandas as pd
 
     parts = [load_split(prepared, split) for split in SPLITS]
-    manifest = pd.read_parquet(prepared / "manifest.parquet")
+    manifest = _read_manifest(prepared / "manifest.parquet")
     rows = pd.concat([manifest[manifest["split"] == split] for split in SPLITS], ignore_index=True)
+    if (found := len(rows)) != (images := sum(map(len, parts))):
+        raise UserError(
+            f"{prepared} tells of {found:,} images and holds {images:,}: run `dvc repro` again"
+        )
     same = pd.factorize(rows["same_as"])[0].astype(np.int64)
     return Labelled(
         rows,
@@ -81,6 +86,25 @@ def load_labelled(params: Params, prepared: Path) -> Labelled:
         load_class_names(prepared),
         read_json(prepared / "stats.json"),
     )
+
+
+def _read_manifest(path: Path) -> "pd.DataFrame":
+    """The ``NEEDED`` columns of the manifest; a UserError if it is missing or something else."""
+    import pandas as pd
+    from pyarrow import ArrowException
+
+    try:
+        manifest = pd.read_parquet(path, columns=NEEDED)
+        if not all(type(cell) is str for name in NEEDED for cell in manifest[name]):
+            raise ValueError("a cell holds no text")
+        if not manifest["name"].is_unique:
+            raise ValueError("two images have the same name")
+        return manifest
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run `dvc repro` to make it") from None
+    except (ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
+        reason = f"{error}".partition("\n")[0]
+        raise UserError(f"{path} is no manifest ({reason}): run `dvc repro` again") from None
 
 
 def draw_folds(params: Params, labelled: Labelled, count: int) -> list[Fold]:

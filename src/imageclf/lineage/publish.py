@@ -1,6 +1,5 @@
 """Publication: the files of a finished pipeline are written to MLflow."""
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from imageclf.tracking.patch import record_source
 from imageclf.tracking.registry import Model, Registration
 from imageclf.tracking.registry import register as register_model
 from imageclf.tracking.runs import end_abandoned, synchronise, tag_snapshot
+from imageclf.training.history import read_history
 
 TEST_IMAGES = PREPARED / "test.images.npy"
 SPLITS = ("train", "val", "test")
@@ -154,12 +154,10 @@ class Outs:
         """The metrics in the files, with times and speeds from the journal."""
         registered = record.registered or now_ms()
         said = {each.step: each for each in self.journal.messages() if isinstance(each, Metrics)}
-        with (self._folder / HISTORY).open(newline="") as file:
-            for row in csv.DictReader(file):
-                values = {name: float(value) for name, value in row.items()}
-                epoch = int(values.pop("epoch"))
-                live = said.get(epoch, Metrics(epoch, {}, registered))
-                yield Metrics(epoch, live.values | values, live.time)
+        for epoch, row in enumerate(read_history(self._folder / HISTORY), start=1):
+            live = said.get(epoch, Metrics(epoch, {}, registered))
+            values = {name: value for name, value in row.items() if name != "epoch"}
+            yield Metrics(epoch, live.values | values, live.time)
         figures = read_json(self._folder / METRICS)
         test = {f"test_{name}": float(value) for name, value in figures.items()}
         yield Metrics(0, test, registered)

@@ -1,12 +1,11 @@
 """The gate: whether a registered model takes the champion's place."""
 
-import csv
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from imageclf.files import read_json
+from imageclf.files import read_csv, read_json
 from imageclf.project.folder import AUDIT, METRICS, PARITY, PREDICTIONS
 
 SIGNIFICANCE = 0.05  # p below which the candidate is better than the champion
@@ -97,9 +96,13 @@ def read_candidate(folder: Path, identity: Identity) -> Candidate:
 
 
 def read_correct(predictions: Path) -> tuple[bool, ...]:
-    """Whether each row of ``predictions.csv`` is right: one row per test image, in order."""
-    with predictions.open(newline="", encoding="utf-8") as file:
-        return tuple(row["actual"] == row["predicted"] for row in csv.DictReader(file))
+    """Whether each row of ``predictions.csv`` is right: one row per test image, in order.
+
+    Raises:
+        UserError: the file is missing, or is no such table.
+    """
+    rows = read_csv(predictions, ["actual", "predicted"])
+    return tuple(actual == predicted for actual, predicted in rows)
 
 
 def audit_problems(audit: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +192,24 @@ def test_a_class_of_fewer_origins_than_folds_is_named(prepared: Path) -> None:
     labelled.groups[alike] = labelled.groups[alike].min()
     with pytest.raises(UserError, match="class b has 1 images of different origin, too few for 4"):
         draw_folds(params(), labelled, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda table: table.drop(columns="same_as"), "is no manifest"),
+        (lambda table: table.assign(note=None), "a cell holds no text"),
+        (lambda table: table.assign(name="cat"), "two images have the same name"),
+        (lambda table: table[1:], r"tells of \d+ images and holds \d+"),
+    ],
+)
+def test_a_manifest_of_something_else_is_refused_in_a_line(
+    prepared: Path, change: Callable[[pd.DataFrame], pd.DataFrame], reason: str
+) -> None:
+    file = prepared / "manifest.parquet"
+    change(pd.read_parquet(file)).to_parquet(file)
+    with pytest.raises(UserError, match=f"{reason}.*: run `dvc repro` again"):
+        load_labelled(params(), prepared)
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(UserError, match="is no manifest"):
+        load_labelled(params(), prepared)
