@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 
 from helpers.clones import git
+from helpers.params import ROOT
 from imageclf.cli import main
 from imageclf.files import UserError, parse_yaml, read_yaml
 from imageclf.project.dvc import DVC, dvc
@@ -138,4 +140,19 @@ def test_every_command_mends(finished: Path, command: str) -> None:
     RWLOCK.write_text("")
     result = CliRunner().invoke(main, [command])
     assert "removed .dvc/tmp/rwlock, which a killed `dvc` left\n" in result.output
-    assert CliRunner().invoke(main, ["mend"]).output == "there is nothing to mend\n"
+    assert CliRunner().invoke(main, ["mend"]).output.startswith("there is nothing to mend\n")
+
+
+def test_what_stops_a_reproduction_is_named_by_what_make_run_asks_first(finished: Path) -> None:
+    """DVC would name the parameter too, in words of its own, and only as it comes to the stage."""
+    result = CliRunner().invoke(main, ["mend"])
+    assert result.exit_code == 2
+    assert (
+        "error: params.yaml: seed is missing: add it as in the params.yaml of this" in result.output
+    )
+    shutil.copy(ROOT / "params.yaml", ".")
+    assert CliRunner().invoke(main, ["mend"]).exit_code == 0
+    shutil.rmtree(".git")
+    result = CliRunner().invoke(main, ["mend"])
+    assert result.exit_code == 2
+    assert "error: the project is in no git repository, as after the download" in result.output
