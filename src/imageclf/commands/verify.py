@@ -40,17 +40,13 @@ def verify(what: str | None) -> None:
 
     from imageclf.project.dvc import shared_config
     from imageclf.project.integrity import check, copies_of
-    from imageclf.system.progress import byte_progress
 
     outs, workspace = outs_of(what), None if what else Path()
     config = shared_config()
     cache = Path(config["cache"]["dir"])
     copies = [copy for out in outs for copy in copies_of(out, cache, workspace)]
     there = [copy for copy in copies if copy.path.exists()]
-    with byte_progress(Console(stderr=True)) as progress:
-        total = sum(copy.path.stat().st_size for copy in there)
-        task = progress.add_task(f"{len(there):,} files", total=total)
-        wrong, missing = check(copies, lambda count: progress.advance(task, float(count)))
+    wrong, missing = check(copies, Console(stderr=True))
     for line in report(wrong, missing):
         click.echo(printable(line))
     if wrong or missing:
@@ -58,8 +54,9 @@ def verify(what: str | None) -> None:
         for line in cure(wrong, missing, what, "remote" in config["core"]):
             click.echo(f"  {printable(line)}")
         sys.exit(1)
+    size = sum(copy.path.stat().st_size for copy in there)
     where = "the cache" if what else "the workspace and the cache"
-    click.echo(f"verified: {len(outs)} outs, {len(there):,} files in {where}, {total:,} bytes")
+    click.echo(f"verified: {len(outs)} outs, {len(there):,} files in {where}, {size:,} bytes")
 
 
 def outs_of(what: str | None) -> "list[Out]":

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
+
 from imageclf.files import UserError, read_json, sha256_file
 from imageclf.lineage.find import Lineage, fingerprint_of
 from imageclf.lineage.source import source_of
@@ -169,7 +171,7 @@ def rebuild(
     cache = Path(shared_config()["cache"]["dir"])
     wanted = [out for out in lineage.outs if _is_restored(out.stage, again)]
     tell("the md5s in the project's cache")
-    _check_cache(wanted, cache)
+    _check_cache(lineage.outs, cache)
     project = prepare(lineage, folder)
     tell(f"{folder} holds the source, params.yaml and dvc.lock of {lineage.fingerprint[:8]}")
     for path in other_sources(lineage, project):
@@ -195,7 +197,9 @@ def _is_restored(stage: str, again: Again) -> bool:
 
 
 def _check_cache(outs: list[Out], cache: Path) -> None:
-    wrong, _ = check(copy for out in outs for copy in copies_of(out, cache, None))
+    wrong, _ = check(
+        [copy for out in outs for copy in copies_of(out, cache, None)], Console(stderr=True)
+    )
     if wrong:
         first = wrong[0]
         raise UserError(
@@ -268,7 +272,9 @@ def _compare(
 
 def _rebuilt(out: Out, project: Path, cache: Path, made: bool) -> Rebuilt:
     here = [copy for copy in copies_of(out, cache, project) if not copy.is_cached]
-    wrong, missing = check(here)
+    wrong, missing = check(here, Console(stderr=True))
+    if here and not wrong and not missing:
+        return Rebuilt(out, out.md5, made)
     names = sorted({copy.name for copy in (*wrong, *missing)} - {out.path})
     return Rebuilt(out, md5_of(project / out.path), made, names)
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, StringConstraints, TypeAdapter, ValidationError
+from rich.console import Console
 
 from imageclf.project.folder import files_below
-from imageclf.project.lock import Advance, Out, inside, md5_of, unseen
+from imageclf.project.lock import Out, inside, md5_of
+from imageclf.system.progress import byte_progress
 
 
 class _Entry(BaseModel):
@@ -72,14 +75,21 @@ def _listing(out: Out, cache: Path) -> dict[str, str] | None:
     return {entry.relpath: entry.md5 for entry in entries}
 
 
-def check(copies: Iterable[Copy], advance: Advance = unseen) -> tuple[list[Copy], list[Copy]]:
-    """Hash copies; returns those that are not as recorded, and one of each file that has none."""
+def check(copies: Iterable[Copy], console: Console | None = None) -> tuple[list[Copy], list[Copy]]:
+    """Hash copies; returns those that are not as recorded, and one of each file that has none.
+
+    A bar on the console shows the progress, where there is one and it is a terminal.
+    """
+    copies = list(copies)
+    total = sum(copy.path.stat().st_size for copy in copies if copy.path.exists())
     wrong, missing, there = list[Copy](), dict[str, Copy](), set[str]()
-    for copy in copies:
-        found = md5_of(copy.path, advance)
-        if found is None:
-            missing.setdefault(copy.name, copy)
-        else:
-            there.add(copy.name)
-            wrong += [copy] if found != copy.md5 else []
+    with byte_progress(console or Console(file=StringIO())) as progress:
+        task = progress.add_task(f"{len(copies):,} files", total=total)
+        for copy in copies:
+            found = md5_of(copy.path, lambda count: progress.advance(task, float(count)))
+            if found is None:
+                missing.setdefault(copy.name, copy)
+            else:
+                there.add(copy.name)
+                wrong += [copy] if found != copy.md5 else []
     return wrong, [copy for name, copy in missing.items() if name not in there]

@@ -18,6 +18,7 @@ from imageclf.lineage.source import Source, source_of
 from imageclf.project import dvc as dvc_module
 from imageclf.project.dvc import dvc
 from imageclf.project.git import Commit
+from imageclf.project.integrity import copies_of
 from imageclf.project.lock import Out
 from imageclf.team.sharing import JOURNALS
 from imageclf.tracking.journal import Journal, Record
@@ -199,13 +200,14 @@ def test_what_the_cache_lacks_comes_from_the_remote_or_is_made(
     assert made("made") == {"models/classifier": True, "reports/metrics.json": True}
 
 
+@pytest.mark.parametrize("path", ["reports/metrics.json", "models/classifier"])
 def test_a_flipped_byte_in_the_cache_is_found_before_anything_is_made(
-    trained: Lineage, tmp_path: Path
+    trained: Lineage, tmp_path: Path, path: str
 ) -> None:
-    out = next(out for out in trained.outs if out.path == "reports/metrics.json")
-    place = Path(".dvc/cache/files/md5", out.md5[:2], out.md5[2:])
+    out = next(out for out in trained.outs if out.path == path)
+    place = copies_of(out, Path(".dvc/cache"), None)[0].path  # in the folder: of its one file
     flip(place)
-    with pytest.raises(UserError, match=rf"reports/metrics.json in the cache .* remove .*{place}"):
+    with pytest.raises(UserError, match=rf"{path}.* in the cache .* remove .*{place}"):
         rebuild(trained, tmp_path / "again", 0.01, "training", print)
     assert not (tmp_path / "again").exists()
 
