@@ -16,6 +16,7 @@ from imageclf.project.git import git_if_any
 from imageclf.project.processes import RWLOCK, holders, is_dvc, lives, stage_locks
 
 DVC_LOCKS = (RWLOCK.with_name("lock"), RWLOCK.with_name("rwlock.lock"))
+LEFT = "left by a `dvc` that was killed or found the disk full"
 LOCK_WAIT_S = 5.0  # for a stage that ends because its dvc was killed
 HEADING = "schema: '2.0'\nstages:\n"
 STAGE = re.compile(r"^  (\S+):\n((?:    .*\n)*)", re.MULTILINE)
@@ -39,7 +40,7 @@ def mend() -> list[str]:
     with _alone():
         if _rwlock_is_left():
             RWLOCK.unlink()
-            told.append(f"removed {RWLOCK}, which a killed `dvc` left")
+            told.append(f"removed {RWLOCK}, {LEFT}")
         if _lock_is_torn():
             told.append(_mend_lock())
     return told
@@ -98,6 +99,6 @@ def _mend_lock() -> str:
     else:
         Path(LOCK).unlink()
     return (
-        f"mended {LOCK}, which a killed `dvc` left torn: it has {len(kept)} stages of its own and "
-        f"{len(whole) - len(kept)} of the last commit; `dvc repro` takes the rest from its cache"
+        f"mended {LOCK}, {LEFT}: it has {len(kept)} stages of its own and {len(whole) - len(kept)} "
+        "of the last commit; `dvc repro` takes the rest from its cache"
     )

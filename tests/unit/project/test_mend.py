@@ -17,7 +17,7 @@ from imageclf.cli import main
 from imageclf.files import UserError, parse_yaml, read_yaml
 from imageclf.project.dvc import DVC, dvc
 from imageclf.project.lock import locked_stages
-from imageclf.project.mend import is_torn_lock, mend
+from imageclf.project.mend import LEFT, is_torn_lock, mend
 from imageclf.project.processes import RWLOCK
 
 LOCK = Path("dvc.lock")
@@ -57,7 +57,7 @@ def repro() -> "subprocess.CompletedProcess[str]":
 def test_a_torn_rwlock(finished: Path, left: str) -> None:
     RWLOCK.write_text(left)
     assert "rwlock" in repro().stderr
-    assert mend() == ["removed .dvc/tmp/rwlock, which a killed `dvc` left"]
+    assert mend() == [f"removed .dvc/tmp/rwlock, {LEFT}"]
     assert repro().returncode == 0
     assert mend() == []
 
@@ -139,7 +139,7 @@ def test_nothing_is_touched_while_dvc_is_at_work(finished: Path) -> None:
 def test_every_command_mends(finished: Path, command: str) -> None:
     RWLOCK.write_text("")
     result = CliRunner().invoke(main, [command])
-    assert "removed .dvc/tmp/rwlock, which a killed `dvc` left\n" in result.output
+    assert f"removed .dvc/tmp/rwlock, {LEFT}\n" in result.output
     assert CliRunner().invoke(main, ["mend"]).output.startswith("there is nothing to mend\n")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from imageclf.files import UserError
 from imageclf.project.dvc import DVC, dvc
-from imageclf.project.mend import mend
+from imageclf.project.mend import LEFT, mend
 from imageclf.project.processes import LOCKS, RWLOCK
 
 # A stage that says its number, and another process of it that is still there says so too.
@@ -85,4 +85,4 @@ def test_a_stage_at_work_keeps_a_torn_rwlock_from_being_removed(
         mend()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert mend() == ["removed .dvc/tmp/rwlock, which a killed `dvc` left"]
+    assert mend() == [f"removed .dvc/tmp/rwlock, {LEFT}"]
