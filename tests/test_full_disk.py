@@ -58,6 +58,8 @@ def test_a_stage_on_a_full_disk(finished: Project, stage: str, free: int, tmp_pa
         finished.set("train.learning_rate", f"0.0{free}")
     script = ("sh", "-c", SCRIPT, "sh", str(finished.folder), str(free), stage, str(tmp_path))
     said = finished.run(*NAMESPACE, *script, check=False)
-    assert TOLD.match(said.splitlines()[-1]), said
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, said
+    assert TOLD.match(errors[0])
     assert "Traceback" not in said
     assert digests(tmp_path / "after") == digests(finished.folder)
