@@ -2,7 +2,6 @@
 
 import io
 import resource
-import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from PIL import Image
 from helpers.image_bytes import BLACK_IS_ZERO, CMYK, RGB, SEPARATE, bmp, png, stored, tiff
 from helpers.images import photograph
 from helpers.params import ROOT
+from helpers.watch import Watch
 from imageclf.data.decoding import read
 from imageclf.data.image_files import FORMATS
 from imageclf.data.opening import ImageError
@@ -26,7 +26,6 @@ from imageclf.sections import Fitting
 MEMORY = 3 << 30  # bytes that decoding may take on top, with the most pixels that are allowed
 EXAMPLES = 3000  # of each format
 SECONDS = 30  # for one image
-STARTS = {"subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn"}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "JPEG": [{"progressive": True}, {"subsampling": 0, "restart_marker_rows": 1}],
     "PNG": [{"optimize": True}],
@@ -116,37 +115,16 @@ def with_checks(content: bytes) -> bytes:
     return bytes(fixed[: len(content)])
 
 
-class _Watch:
-    """Notes what starts a program or writes a file while it is on; a hook cannot be removed."""
-
-    def __init__(self) -> None:
-        self.on = False
-        self.seen: list[str] = []
-        sys.addaudithook(self)
-
-    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.on and (event in STARTS or (event == "open" and _writes(arguments))):
-            self.seen.append(f"{event} {arguments}")
-
-
-def _writes(arguments: tuple[Any, ...]) -> bool:
-    return bool(arguments[2] & 0b11)  # O_WRONLY or O_RDWR
-
-
 @pytest.fixture(scope="module")
-def watch() -> _Watch:
-    return _Watch()
+def watch() -> Watch:
+    return Watch()
 
 
 @contextmanager
-def _bounded(watch: _Watch) -> Iterator[None]:
+def _bounded(watch: Watch) -> Iterator[None]:
     before, start = _peak(), time.process_time()
-    watch.on = True
-    try:
+    with watch.nothing_starts():
         yield
-    finally:
-        watch.on = False
-    assert not watch.seen
     assert time.process_time() - start < SECONDS
     assert _peak() - before < MEMORY
 
@@ -159,7 +137,7 @@ def _peak() -> int:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", [known.name for known in FORMATS])
 def test_a_changed_file_is_read_or_refused(
-    kind: str, watch: _Watch, capfd: pytest.CaptureFixture[str]
+    kind: str, watch: Watch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     files = written(kind)
     for content in files:
@@ -183,7 +161,7 @@ def test_a_changed_file_is_read_or_refused(
     assert min(read_or_refused.values()) > EXAMPLES / 100, read_or_refused
 
 
-def _try(content: bytes, watch: _Watch) -> bool:
+def _try(content: bytes, watch: Watch) -> bool:
     """Whether it is read."""
     with _bounded(watch):
         try:

@@ -2,9 +2,7 @@
 
 import json
 import re
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,12 +10,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from helpers.classifiers import STATS, description
 from helpers.params import make_params
+from helpers.watch import examples, little_memory
 from imageclf.files import UserError, read_json
 from imageclf.inference.prediction import load_exported
 from imageclf.network.architectures import MAX_PARAMETERS, build_network
@@ -33,7 +32,6 @@ from imageclf.network_names import IMAGE_SIZES
 from imageclf.params import Model
 from imageclf.sections import Fitting
 
-MEMORY = 1 << 30  # bytes that a refused file may take on top of what the process has
 EXAMPLES = 2000
 SMALL = make_params(model__hidden=[8], transform__image_size=8).model
 SHAPE = [8, 8]
@@ -46,18 +44,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     told = description(image_shape=SHAPE, model=SMALL)
     save_classifier(build_classifier(SMALL, STATS, (8, 8, 1), 10), told, folder)
     return folder
-
-
-@contextmanager
-def little_memory() -> Iterator[None]:
-    """Let an allocation beyond ``MEMORY`` fail, on the address space that is used now."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def changed(folder: Path, target: Path, values: object) -> Path:
@@ -307,14 +293,11 @@ VALUES = st.recursive(
 )
 
 
-ANY = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+ANY = examples(EXAMPLES)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @ANY
 @given(
     st.dictionaries(st.sampled_from([*Description.model_fields]), VALUES, max_size=2),
@@ -330,6 +313,7 @@ def test_any_description_is_taken_or_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @ANY
 @given(st.dictionaries(st.sampled_from([*WHOLE]), VALUES.map(json.dumps) | st.text(), max_size=3))
 def test_any_metadata_are_taken_or_refused(
@@ -341,6 +325,7 @@ def test_any_metadata_are_taken_or_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @ANY
 @given(
     st.sampled_from(["model.json", "model.safetensors"]),
