@@ -7,6 +7,7 @@ import click
 
 from imageclf.commands.common import examples
 from imageclf.commands.mend import mend
+from imageclf.commands.models import models
 from imageclf.commands.predict import predict
 from imageclf.commands.promote import promote
 from imageclf.commands.rate import rate
@@ -49,6 +50,7 @@ class _Commands(click.Group):
     epilog=examples(
         "imageclf use                  list the recipes",
         "imageclf use digits_mlp       put one into params.yaml",
+        "imageclf models efficientnet  networks of that name, and their pretrained weights",
         "imageclf show                 what the network will see of the images",
         "imageclf rate                 which learning rate to begin with",
         "dvc repro                     train, evaluate, export, register",
@@ -77,6 +79,7 @@ def main(context: click.Context) -> None:
 
 OF_ONE = (
     use,
+    models,
     show,
     rate,
     summary,

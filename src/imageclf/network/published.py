@@ -84,6 +84,21 @@ def timm_configuration(name: str) -> "PretrainedCfg":
     return cast("PretrainedCfg", get_pretrained_cfg(whole))
 
 
+def count_parameters(name: str) -> int:
+    """The parameters of a network with a thousand classes; nothing is allocated."""
+    with torch.device("meta"):
+        if name.startswith(TIMM):
+            from timm import create_model
+
+            network: nn.Module = create_model(name.removeprefix(TIMM))
+        else:
+            from torchvision.models import get_model
+
+            settings = {"init_weights": False} if name in WITH_AUXILIARIES else {}
+            network = get_model(name, weights=None, **settings)
+    return sum(values.numel() for values in network.parameters())
+
+
 def own_input(name: str) -> dict[str, Any]:
     """The images that a network of timm was trained with, as ``Transform.with_input`` takes them.
 

@@ -1,10 +1,12 @@
 """The one file of ImageNet weights for each network of torchvision and timm, with its sha256."""
 
 import re
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from imageclf.files import UserError
-from imageclf.network_names import TIMM
+from imageclf.network_names import TIMM, TORCHVISION
 from imageclf.sources.catalog import DataSet, RawFile
 from imageclf.sources.python_package import PythonPackage
 
@@ -49,6 +51,35 @@ def published_weights(name: str) -> DataSet:
     return _of_timm(name) if name.startswith(TIMM) else _of_torchvision(name)
 
 
+def find_networks(pattern: str) -> list[str]:
+    """The names of torchvision and timm that hold the pattern, or fit it if it has a ``*``.
+
+    A network of timm has a name for each of its pretrained weights.
+    """
+    from timm import list_models, list_pretrained
+
+    tagged = list_pretrained()
+    bare = set(list_models()) - {name.partition(".")[0] for name in tagged}
+    names = [*TORCHVISION, AT_HAND, *(TIMM + name for name in sorted({*tagged, *bare}))]
+    whole = pattern if "*" in pattern else f"*{pattern}*"
+    return [name for name in names if fnmatchcase(name, whole)]
+
+
+def state_of(name: str) -> str:
+    """Where the ImageNet weights of a network are, in a few words."""
+    if name.startswith(TIMM) and name != AT_HAND:
+        from imageclf.network.published import timm_configuration
+
+        configuration = timm_configuration(name)
+        if not configuration.has_weights:
+            return "none"
+        if not _address(configuration):
+            return "published, but without a digest"
+    known = published_weights(name)
+    installed = known.package and known.package.folder
+    return "installed" if installed else f"published by {urlsplit(known.urls[0]).hostname}"
+
+
 def _of_torchvision(name: str) -> DataSet:
     from torchvision.models import get_model_weights
 
@@ -63,11 +94,16 @@ def _of_timm(name: str) -> DataSet:
     from imageclf.network.published import timm_configuration
 
     configuration = timm_configuration(name)
-    url = configuration.url if isinstance(configuration.url, str) else ""
-    if not PINNED.search(url) or configuration.custom_load:
+    if not (url := _address(configuration)):
         raise UserError(_without_a_digest(name, configuration))
     title = f"{TIMM}{configuration.architecture}.{configuration.tag}"
     return _published(title, url, MOST_BYTES, licence=configuration.license or "unknown")
+
+
+def _address(configuration: "PretrainedCfg") -> str:
+    """The address of a file whose name tells its digest; empty if there is none."""
+    url = configuration.url if isinstance(configuration.url, str) else ""
+    return url if PINNED.search(url) and not configuration.custom_load else ""
 
 
 def _published(title: str, url: str, most: int, licence: str, recipe: str = "") -> DataSet:
