@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from helpers.params import changed, make_params
@@ -84,8 +85,10 @@ def train(params: Params, folder: Path) -> tuple[Any, float]:
     classifier = begin_classifier(params.model, stats, pretrained, shape, classes=10)
     learns, seen = classifier.to(runtime.device), splits
     if params.trains_on_features:
+        features = torch.inference_mode()(classifier.eval().features)
         for name, split in splits.items():
-            write_features(classifier, split, folder / f"{name}.npy", lambda _: None)
+            path = folder / f"{name}.npy"
+            write_features(features, runtime.device, split, path, lambda _: None)
         learns = classifier.network.head
         seen = {name: load_features(folder, name, split) for name, split in splits.items()}
     for _ in Training(params, learns, seen["train"], seen["val"], 10).run():

@@ -9,6 +9,8 @@ import io
 import json
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +47,10 @@ def export(classifier: Classifier, description: Description, folder: Path) -> No
     """
     example = torch.zeros((2, *description.image_shape), dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(
-        _Probabilities(classifier).eval(), (example,), dynamic_shapes={"images": {0: batch}}
-    )
+    with _attention_by_formula(classifier):
+        program = torch.export.export(
+            _Probabilities(classifier).eval(), (example,), dynamic_shapes={"images": {0: batch}}
+        )
     _forget_where_it_was_traced(program)
     content = io.BytesIO()  # where the disk is full, torch's own writer aborts the process
     torch.export.save(program, content)
@@ -96,6 +99,24 @@ def parity(
         "batches": list(BATCHES),
         "largest_difference": {name: float(f"{value:.3g}") for name, value in largest.items()},
     }
+
+
+@contextmanager
+def _attention_by_formula(network: nn.Module) -> Iterator[None]:
+    """Let timm's attention compute its formula step by step.
+
+    torch fails to translate the fused operation into ONNX where windows are small (MaxViT).
+    """
+    fused: list[Any] = [
+        module for module in network.modules() if getattr(module, "fused_attn", False)
+    ]
+    for module in fused:
+        module.fused_attn = False
+    try:
+        yield
+    finally:
+        for module in fused:
+            module.fused_attn = True
 
 
 def _export_onnx(
