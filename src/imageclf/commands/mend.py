@@ -3,7 +3,6 @@
 import click
 
 from imageclf.commands.common import InProject, examples
-from imageclf.params import load_params
 from imageclf.project.git import check_repository
 from imageclf.project.mend import mend as mend_project
 
@@ -15,6 +14,8 @@ def mend() -> None:
     `make run` and every other command of imageclf do it too. What it cannot mend, it names: a
     project without git, and parameters that this version does not know or misses.
     """
+    from imageclf.params import load_params
+
     for line in mend_project() or ["there is nothing to mend"]:
         click.echo(line)
     check_repository()

@@ -86,16 +86,14 @@ def timm_configuration(name: str) -> "PretrainedCfg":
 
 def count_parameters(name: str) -> int:
     """The parameters of a network with a thousand classes; nothing is allocated."""
+    if not name.startswith(TIMM):
+        from torchvision.models import get_model_weights
+
+        return int(next(iter(get_model_weights(name))).meta["num_params"])
+    from timm import create_model
+
     with torch.device("meta"):
-        if name.startswith(TIMM):
-            from timm import create_model
-
-            network: nn.Module = create_model(name.removeprefix(TIMM))
-        else:
-            from torchvision.models import get_model
-
-            settings = {"init_weights": False} if name in WITH_AUXILIARIES else {}
-            network = get_model(name, weights=None, **settings)
+        network = create_model(name.removeprefix(TIMM))
     return sum(values.numel() for values in network.parameters())
 
 

@@ -2,6 +2,7 @@ import pytest
 from click.testing import CliRunner
 
 from imageclf.cli import main
+from imageclf.network_names import TORCHVISION
 
 
 def listed(*arguments: str) -> list[str]:
@@ -30,6 +31,12 @@ def test_a_network_has_its_parameters_and_the_place_of_its_weights() -> None:
 )
 def test_what_is_at_hand_is_told(name: str, row: str) -> None:
     assert row in [" ".join(line.split()) for line in listed(name)]
+
+
+def test_without_a_pattern_all_of_torchvisions_are_listed() -> None:
+    rows = [" ".join(line.split()) for line in listed()]
+    assert "regnet_y_400mf 4,344,144 published by download.pytorch.org" in rows
+    assert len(rows) > len(TORCHVISION)
 
 
 def test_a_pattern_that_fits_none_gets_the_nearest() -> None:

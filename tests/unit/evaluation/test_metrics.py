@@ -15,6 +15,7 @@ from imageclf.evaluation.metrics import (
     predictions_table,
     worst_first,
 )
+from imageclf.network.architectures import Network
 from imageclf.network.classifier import Classifier
 
 
@@ -89,7 +90,8 @@ def test_predictions_table_names_the_classes(predictions: Predictions) -> None:
 
 
 def test_predict_covers_every_image_in_order_and_in_eval_mode() -> None:
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(4, 3))
+    backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5))
+    network = Network(backbone, torch.nn.Sequential(torch.nn.Linear(4, 3)))
     classifier = Classifier(network, [0.5], [0.5], "logits").train()
     images = np.random.default_rng(0).integers(0, 256, (2300, 2, 2, 1)).astype(np.uint8)
     result = predict(classifier, Split(images, np.zeros(2300, dtype=np.int64)))

@@ -49,6 +49,14 @@ def waiting_stage() -> tuple["subprocess.Popen[bytes]", int]:
     return process, int(Path("numbers").read_text().split()[-1])
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended, even if what adopted it has not taken notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 def test_a_stage_ends_with_its_dvc_and_the_next_one_waits_for_that(pipeline: Path) -> None:
     process, stage = waiting_stage()
     process.kill()
@@ -56,8 +64,7 @@ def test_a_stage_ends_with_its_dvc_and_the_next_one_waits_for_that(pipeline: Pat
     Path("numbers").unlink()
     again, other = waiting_stage()
     assert other != stage
-    with pytest.raises(ProcessLookupError):
-        os.kill(stage, 0)
+    assert has_ended(stage)
     Path("source").write_text("go on")
     assert again.wait() == 0
 

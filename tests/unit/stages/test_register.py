@@ -20,6 +20,7 @@ from imageclf.project.lock import md5_of
 from imageclf.tracking.journal import LATEST, Journal
 from imageclf.tracking.messages import End, Metrics
 from imageclf.tracking.provenance import Provenance
+from imageclf.training.history import MEASURED
 from register import main
 
 
@@ -54,7 +55,8 @@ def write_files(files: FinishedTraining) -> None:
     shutil.copy(files.onnx, "models/exported/model.onnx")
     np.save("data/prepared/test.images.npy", np.zeros((10, 8, 8), np.uint8))
     np.save("data/prepared/test.labels.npy", np.zeros(10, np.int64))
-    Path("reports/history.csv").write_text("epoch,train_loss\n1,0.5\n2,0.25\n")
+    columns = ",".join(["epoch", *MEASURED])
+    Path("reports/history.csv").write_text(f"{columns}\n1,1,0.5,1,1,1\n2,1,0.25,1,1,1\n")
 
 
 def run_stage(files: FinishedTraining) -> Result:
