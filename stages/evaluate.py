@@ -5,7 +5,15 @@ import click
 from command import stage
 from imageclf.files import atomic_folder, write_json
 from imageclf.params import Params
-from imageclf.project.folder import BACKBONE, CLASSIFIER, EVALUATION, HISTORY, METRICS, PREPARED
+from imageclf.project.folder import (
+    BACKBONE,
+    CLASSIFIER,
+    EVALUATION,
+    HISTORY,
+    METRICS,
+    NO_BACKBONE,
+    PREPARED,
+)
 from imageclf.text import printable
 from imageclf.training.device import prepare_runtime
 from imageclf.training.history import read_history
@@ -26,7 +34,8 @@ def main(params: Params) -> None:
 
     classifier, description = load_classifier(CLASSIFIER)
     classifier = classifier.to(runtime.device)
-    features = features_of(classifier, BACKBONE, click.echo) if BACKBONE.stat().st_size else None
+    frozen = BACKBONE.read_bytes() != NO_BACKBONE
+    features = features_of(classifier, BACKBONE, click.echo) if frozen else None
     train, test = load_split(PREPARED, "train"), load_split(PREPARED, "test")
     predictions = predict(classifier, test, features)
     figures = metrics(predictions, train.labels, params.evaluate.top_k)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from imageclf.network.classifier import Classifier
+from imageclf.project.folder import NO_BACKBONE
 from imageclf.text import printable
 
 ONNX_OPSET = 17
@@ -36,7 +37,7 @@ def write_backbone(
 ) -> None:
     """Write the backbone as ONNX, from images (uint8, N x H x W x C) to features (float32, N x F).
 
-    The file is empty if the network has an operation that cannot be exported; ``tell`` gets why.
+    The file says that there is none if the network has an operation that cannot be exported; ``tell`` gets why.
     The older exporter of torch is used: it takes a second where the newer one takes fifteen.
     """
     example = torch.zeros((2, *image_shape), dtype=torch.uint8, device=classifier.scale.device)
@@ -56,7 +57,7 @@ def write_backbone(
         # The exporter raises many types for networks that it does not know.
         except Exception as error:
             tell(f"torch computes the features: no ONNX file can be made ({_brief(error)})")
-            path.write_bytes(b"")
+            path.write_bytes(NO_BACKBONE)
             return
     _forget_places(path)
 
@@ -66,10 +67,10 @@ def features_of(
 ) -> Callable[[Tensor], Tensor]:
     """The function from images (uint8, N x H x W x C) to features (float32, N x F), on the device.
 
-    ONNX Runtime computes it if the device is the CPU, the file at ``path`` is not empty, and both
+    ONNX Runtime computes it if the device is the CPU, the file at ``path`` holds a backbone, and both
     agree on the first images that the function gets; else torch. ``tell`` gets which one.
     """
-    if classifier.scale.device.type != "cpu" or not path.stat().st_size:
+    if classifier.scale.device.type != "cpu" or path.read_bytes() == NO_BACKBONE:
         return torch.inference_mode()(classifier.features)
     chosen: Callable[[Tensor], Tensor] | None = None
 

@@ -116,8 +116,9 @@ def _first_to_run(stages: Mapping[str, Any], others: set[str]) -> str | None:
     DVC assumes that a missing file is the one that a stage read last. An earlier stage may have
     written another one since: an out among ``others``.
     """
-    said = TOLD.findall(dvc("repro", "--dry", "--allow-missing").stdout)
-    changed = {name for name, state in said if "didn't change" not in state}
+    told = dict(TOLD.findall(dvc("repro", "--dry", "--allow-missing").stdout))
+    # It ends at the first stage that has to run if a file that this reads is missing.
+    changed = {name for name in stages if "didn't change" not in told.get(name, "")}
     changed |= {
         name for name, stage in stages.items() if any(lies_in(dep, others) for dep in stage["deps"])
     }

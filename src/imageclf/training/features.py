@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 
 from imageclf.data.prepared import Split
-from imageclf.project.folder import BACKBONE
+from imageclf.project.folder import BACKBONE, NO_BACKBONE
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ SPLITS = ("train", "val")
 
 def write_no_features(folder: Path) -> None:
     """Write empty files if nothing is trained on features. Needs no torch."""
-    (folder / BACKBONE.name).touch()
+    (folder / BACKBONE.name).write_bytes(NO_BACKBONE)
     for split in SPLITS:
         np.save(folder / f"{split}.npy", np.empty((0, 0), np.float32))
 
