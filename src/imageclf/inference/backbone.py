@@ -37,7 +37,7 @@ def write_backbone(
 ) -> None:
     """Write the backbone as ONNX, from images (uint8, N x H x W x C) to features (float32, N x F).
 
-    The file says that there is none if the network has an operation that cannot be exported; ``tell`` gets why.
+    It is ``NO_BACKBONE`` if the network has an operation that cannot be exported; ``tell`` gets why.
     The older exporter of torch is used: it takes a second where the newer one takes fifteen.
     """
     example = torch.zeros((2, *image_shape), dtype=torch.uint8, device=classifier.scale.device)
@@ -67,7 +67,7 @@ def features_of(
 ) -> Callable[[Tensor], Tensor]:
     """The function from images (uint8, N x H x W x C) to features (float32, N x F), on the device.
 
-    ONNX Runtime computes it if the device is the CPU, the file at ``path`` holds a backbone, and both
+    ONNX Runtime computes it if the device is the CPU, there is a backbone at ``path``, and both
     agree on the first images that the function gets; else torch. ``tell`` gets which one.
     """
     if classifier.scale.device.type != "cpu" or path.read_bytes() == NO_BACKBONE:

@@ -9,6 +9,7 @@ from helpers.params import make_params
 from imageclf.inference import backbone as module
 from imageclf.inference.backbone import features_of, write_backbone
 from imageclf.network.classifier import Classifier, build_classifier
+from imageclf.project.folder import NO_BACKBONE
 
 SHAPE = (64, 64, 3)
 STATS = {"mean": [0.4] * 3, "std": [0.2] * 3}
@@ -75,7 +76,7 @@ def test_what_cannot_be_exported_is_computed_by_torch(tmp_path: Path) -> None:
     network = classifier(NAMES[0])
     network.network.backbone = Unknown()
     write_backbone(network, SHAPE, tmp_path / "backbone.onnx", told.append)
-    assert (tmp_path / "backbone.onnx").read_bytes() == b""
+    assert (tmp_path / "backbone.onnx").read_bytes() == NO_BACKBONE
     assert told[0].startswith("torch computes the features: no ONNX file can be made (")
     features = features_of(network, tmp_path / "backbone.onnx", told.append)
     assert features(images(2)).shape == (2, 192)
