@@ -37,7 +37,7 @@ def write_backbone(
 ) -> None:
     """Write the backbone as ONNX, from images (uint8, N x H x W x C) to features (float32, N x F).
 
-    It is ``NO_BACKBONE`` if the network has an operation that cannot be exported; ``tell`` gets why.
+    It is ``NO_BACKBONE`` if an operation of the network cannot be exported; ``tell`` gets why.
     The older exporter of torch is used: it takes a second where the newer one takes fifteen.
     """
     example = torch.zeros((2, *image_shape), dtype=torch.uint8, device=classifier.scale.device)
