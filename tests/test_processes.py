@@ -124,9 +124,9 @@ def statuses(project: Project) -> list[str]:
 
 
 def told(stderr: str) -> list[str]:
-    """Its lines; that MLflow answers late is another matter."""
-    lines = (line for line in stderr.splitlines() if not line.startswith("tracking waits: "))
-    return [line for line in lines if line]
+    """Its lines; that MLflow answers late, and what is in the patch, is another matter."""
+    others = ("tracking waits: ", "changes.patch: ")
+    return [line for line in stderr.splitlines() if line and not line.startswith(others)]
 
 
 def saved(project: Project) -> bool:
