@@ -15,6 +15,39 @@ STARTS = {"subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod"}
 MEMORY = 1 << 29  # bytes on top of what the process has
 
+# What a reader of YAML may stumble over.
+YAML_WORDS = [
+    b"null",
+    b"~",
+    b"[]",
+    b"{}",
+    b"!!python/object/apply:os.system [id]",
+    b"&a ",
+    b"*a",
+    b"? ",
+    b"2001-99-99",
+    b"0o9",
+    b"1e999",
+    b"\t",
+    b"- ",
+    b": ",
+    b"[" * 2000,
+    b"%YAML 9.9\n---\n",
+    b"---\n",
+    b"...\n",
+    b"|\n",
+    b"\xff\xfe",
+    b"\x00",
+    b"\xc2\x85",
+    b"!!binary x",
+    b"!!set {a}",
+    b"!!int x",
+    b"!!float x",
+    b"!!omap x",
+    b"=",
+    b"9" * 5000,
+]
+
 
 class Watch:
     """Notes what starts a program, or changes a file outside of a folder.

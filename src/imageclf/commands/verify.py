@@ -45,7 +45,6 @@ def verify(what: str | None) -> None:
     config = shared_config()
     cache = Path(config["cache"]["dir"])
     copies = [copy for out in outs for copy in copies_of(out, cache, workspace)]
-    there = [copy for copy in copies if copy.path.exists()]
     wrong, missing = check(copies, Console(stderr=True))
     for line in report(wrong, missing):
         click.echo(printable(line))
@@ -54,6 +53,7 @@ def verify(what: str | None) -> None:
         for line in cure(wrong, missing, what, "remote" in config["core"]):
             click.echo(f"  {printable(line)}")
         sys.exit(1)
+    there = [copy for copy in copies if copy.path.exists()]
     size = sum(copy.path.stat().st_size for copy in there)
     where = "the cache" if what else "the workspace and the cache"
     click.echo(f"verified: {len(outs)} outs, {len(there):,} files in {where}, {size:,} bytes")

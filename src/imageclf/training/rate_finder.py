@@ -49,10 +49,8 @@ class RateCurve:
         return self.rates[self.lowest] / BELOW_LOWEST
 
 
-def range_test(
-    step: Callable[[float], float], low: float = LOW, high: float = HIGH, steps: int = STEPS
-) -> RateCurve:
-    """Take steps at rates that rise geometrically until the loss diverges.
+def range_test(step: Callable[[float], float]) -> RateCurve:
+    """Take steps at rates that rise geometrically from ``LOW`` to ``HIGH``, or until it diverges.
 
     ``step`` takes a step at a rate, and returns the loss of its batch before it.
     """
@@ -60,8 +58,8 @@ def range_test(
     losses: list[float] = []
     smoothed: list[float] = []
     average = 0.0
-    for number in range(steps):
-        rates.append(low * (high / low) ** (number / (steps - 1)))
+    for number in range(STEPS):
+        rates.append(LOW * (HIGH / LOW) ** (number / (STEPS - 1)))
         losses.append(step(rates[-1]))
         average = SMOOTHING * average + (1 - SMOOTHING) * losses[-1]
         smoothed.append(average / (1 - SMOOTHING ** (number + 1)))

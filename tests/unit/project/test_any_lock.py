@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.watch import Watch, examples, little_memory, mutated
+from helpers.watch import YAML_WORDS, Watch, examples, little_memory, mutated
 from imageclf.files import UserError
 from imageclf.project.lock import (
     bare_pipeline,
@@ -52,49 +52,13 @@ stages:
       md5: {FOLDER}
 """.encode()
 WORDS = [
-    *(
-        b"null",
-        b"~",
-        b"[]",
-        b"{}",
-        b"!!python/object/apply:os.system [id]",
-        b"&a ",
-        b"*a",
-        b"<<: ",
-        b"? ",
-    ),
-    *(
-        b"../../x",
-        b"/etc/passwd",
-        b"--output=x",
-        b".git/config",
-        b"2001-99-99",
-        b"0o9",
-        b"1e999",
-        b"\t",
-    ),
-    *(
-        b"- ",
-        b": ",
-        b"[" * 2000,
-        b"%YAML 9.9\n---\n",
-        b"---\n",
-        b"...\n",
-        b"|\n",
-        b"\xff\xfe",
-        b"\0",
-        b"\xc2\x85",
-    ),
-    *(
-        b"!!binary x",
-        b"!!timestamp x",
-        b"!!set {a}",
-        b"!!int x",
-        b"!!float x",
-        b"!!omap x",
-        b"=",
-        b"9" * 5000,
-    ),
+    *YAML_WORDS,
+    b"<<: ",
+    b"../../x",
+    b"/etc/passwd",
+    b"--output=x",
+    b".git/config",
+    b"!!timestamp x",
 ]
 
 
