@@ -62,7 +62,7 @@ def under_dvc() -> Iterator[None]:
     if os.environ.pop("DVC_STAGE", None) is None:  # the processes that this one starts have none
         yield
         return
-    end_with_parent()
+    end_with_parent(is_dvc)
     if (running := holders()) and not any(map(lives, running)):
         raise UserError("the `dvc` that started this stage was killed")
     from filelock import FileLock, Timeout

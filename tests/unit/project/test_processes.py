@@ -57,7 +57,11 @@ def has_ended(pid: int) -> bool:
         return True
 
 
-def test_a_stage_ends_with_its_dvc_and_the_next_one_waits_for_that(pipeline: Path) -> None:
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh"])  # which may stay between the two
+def test_a_stage_ends_with_its_dvc_and_the_next_one_waits_for_that(
+    pipeline: Path, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHELL", shell)
     process, stage = waiting_stage()
     process.kill()
     process.wait()
