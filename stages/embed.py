@@ -1,4 +1,4 @@
-"""data/prepared (train and val) and models/pretrained -> data/features."""
+"""data/prepared and models/pretrained -> data/features."""
 
 import click
 from rich.console import Console
@@ -8,7 +8,7 @@ from imageclf.files import UserError, atomic_folder
 from imageclf.params import Params
 from imageclf.project.folder import BACKBONE, FEATURES, PREPARED, PRETRAINED
 from imageclf.training.device import prepare_runtime
-from imageclf.training.features import SPLITS, write_features, write_no_features
+from imageclf.training.features import write_features, write_no_features
 
 
 @stage
@@ -23,12 +23,12 @@ def main(params: Params) -> None:
 
 
 def embed(params: Params) -> None:
-    """Write the features of train and val."""
+    """Write the features of all images."""
     runtime = prepare_runtime(params)
 
     import torch
 
-    from imageclf.data.prepared import load_split
+    from imageclf.data.prepared import SPLITS, load_split
     from imageclf.inference.backbone import features_of, write_backbone
     from imageclf.network.pretrained import begin_classifier, read_pretrained
     from imageclf.system.progress import image_progress

@@ -1,4 +1,4 @@
-"""models/classifier and the test split -> reports/metrics.json and reports/evaluation."""
+"""models/classifier, the test split or its features -> reports: metrics.json and evaluation."""
 
 import click
 
@@ -6,12 +6,11 @@ from command import stage
 from imageclf.files import atomic_folder, write_json
 from imageclf.params import Params
 from imageclf.project.folder import (
-    BACKBONE,
     CLASSIFIER,
     EVALUATION,
+    FEATURES,
     HISTORY,
     METRICS,
-    NO_BACKBONE,
     PREPARED,
 )
 from imageclf.text import printable
@@ -26,17 +25,15 @@ def main(params: Params) -> None:
 
     import pandas as pd
 
-    from imageclf.data.prepared import load_split
+    from imageclf.data.prepared import load_features, load_split
     from imageclf.evaluation.metrics import metrics, per_class_table, predict
     from imageclf.evaluation.report import draw_training, warnings, write_report
-    from imageclf.inference.backbone import features_of
     from imageclf.network.classifier import load_classifier
 
     classifier, description = load_classifier(CLASSIFIER)
     classifier = classifier.to(runtime.device)
-    frozen = BACKBONE.read_bytes() != NO_BACKBONE
-    features = features_of(classifier, BACKBONE, click.echo) if frozen else None
     train, test = load_split(PREPARED, "train"), load_split(PREPARED, "test")
+    features = load_features(FEATURES, "test", test) if params.trains_on_features else None
     predictions = predict(classifier, test, features)
     figures = metrics(predictions, train.labels, params.evaluate.top_k)
     with atomic_folder(EVALUATION) as target:

@@ -1,14 +1,13 @@
 """Predictions on the test split, and the metrics of them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from imageclf.data.batches import in_turn
 from imageclf.data.prepared import Labels, Split
@@ -41,20 +40,17 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(
-    classifier: Classifier, split: Split, features: Callable[[Tensor], Tensor] | None = None
-) -> Predictions:
+def predict(classifier: Classifier, split: Split, features: Split | None = None) -> Predictions:
     """Probabilities for every image of a split, on the classifier's device.
 
-    ``features`` computes what the backbone gives for images; by default the backbone does.
+    With the features of the split, which a frozen backbone gave, only the head computes.
     """
     classifier.eval()
-    device, head = classifier.scale.device, classifier.network.head
+    compute = classifier.network.head if features else classifier
+    size = evaluation_batch(split.images.shape[1:])
     parts = [
-        classifier.as_probabilities(head(features(images)))
-        if features
-        else classifier.probabilities(images)
-        for images in in_turn(split, evaluation_batch(split.images.shape[1:]), device)
+        classifier.as_probabilities(compute(batch))
+        for batch in in_turn(features or split, size, classifier.scale.device)
     ]
     return Predictions(torch.cat(parts).cpu().numpy(), split.labels)
 

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 
-from imageclf.data.prepared import Split
+from imageclf.data.prepared import SPLITS, Split
 from imageclf.project.folder import BACKBONE, NO_BACKBONE
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-SPLITS = ("train", "val")
 
 
 def write_no_features(folder: Path) -> None:
