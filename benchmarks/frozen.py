@@ -1,6 +1,6 @@
-"""Ten epochs of a head on densenet121's frozen features, against the course's loop (Part 8).
+"""Ten epochs of a head on a frozen network's features, against the course's loop (Part 8).
 
-    python benchmarks/frozen.py FOLDER
+    python benchmarks/frozen.py FOLDER [--network densenet121]
 
 FOLDER holds {train,test}/CLASS. The course reads each photograph anew in every epoch and sends it
 through the backbone, which never changes. The stages embed and train do so once, and have more to
@@ -13,6 +13,7 @@ times as many; its backbone's share of that epoch is the pass that everything is
 """
 
 import json
+import os
 import random
 import re
 import statistics
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -27,34 +29,38 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from helpers.params import ROOT, changed
 from recipes import run_stage
 
+if TYPE_CHECKING:
+    from torch import nn
+
 COURSE = """
 import sys, time
 import torch
+from frozen import network_of
 from torch import nn, optim
 from torch.utils.data import DataLoader, random_split
-from torchvision import datasets, models, transforms
+from torchvision import datasets, transforms
 
 torch.manual_seed(0)
 steps = [transforms.Resize(255), transforms.CenterCrop(224), transforms.ToTensor(),
          transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
 images = datasets.ImageFolder(sys.argv[1], transforms.Compose(steps))
 train, val = random_split(images, [0.9, 0.1])
-model = models.densenet121()
-model.load_state_dict(torch.load(sys.argv[2], weights_only=True))
-for weight in model.parameters():
+backbone = network_of(sys.argv[2])
+width, backbone.classifier = backbone.classifier.in_features, nn.Identity()
+for weight in backbone.parameters():
     weight.requires_grad = False
-model.classifier = nn.Sequential(nn.Linear(1024, 500), nn.ReLU(), nn.Dropout(0.2),
-                                 nn.Linear(500, 2), nn.LogSoftmax(dim=1))
-optimizer, criterion = optim.Adam(model.classifier.parameters(), lr=0.003), nn.NLLLoss()
+head = nn.Sequential(nn.Linear(width, 500), nn.ReLU(), nn.Dropout(0.2),
+                     nn.Linear(500, 2), nn.LogSoftmax(dim=1))
+model = nn.Sequential(backbone, head)
+optimizer, criterion = optim.Adam(head.parameters(), lr=0.003), nn.NLLLoss()
 spent = 0.0
 
 def forward(batch):
     global spent
     started = time.perf_counter()
-    features = model.features(batch)
-    features = nn.functional.adaptive_avg_pool2d(torch.relu(features), 1).flatten(1)
+    features = backbone(batch)
     spent += time.perf_counter() - started
-    return model.classifier(features)
+    return head(features)
 
 started = time.perf_counter()
 model.train()
@@ -72,6 +78,16 @@ print(f"epoch {time.perf_counter() - started:.2f} backbone {spent:.2f}")
 """
 
 
+def network_of(name: str) -> "nn.Module":
+    """A network with random weights; its head is a linear layer by the name of ``classifier``."""
+    import timm
+    import torchvision
+
+    if name.startswith("timm/"):
+        return timm.create_model(name.removeprefix("timm/"))
+    return torchvision.models.get_model(name)
+
+
 def copied(folder: Path, share: float, target: Path) -> None:
     """A share of the photographs of each class, as links."""
     for place in sorted(folder.glob("*/*")):
@@ -81,33 +97,34 @@ def copied(folder: Path, share: float, target: Path) -> None:
             (target / path.relative_to(folder)).symlink_to(path)
 
 
-def course(work: Path) -> tuple[float, float]:
+def course(work: Path, network: str) -> tuple[float, float]:
     """Seconds of an epoch, and of the backbone in it."""
-    command = [sys.executable, "-c", COURSE, str(work / "photos/train"), str(work / "dense.pth")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", COURSE, str(work / "photos/train"), network]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     epoch, backbone = re.findall(r"[\d.]+", done.stdout)
     return float(epoch), float(backbone)
 
 
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--network", default="timm/tf_efficientnet_lite0", show_default=True)
 @click.option("--share", default=1.0, show_default=True, help="Of the photographs.")
 @click.option("--rounds", default=1, show_default=True, help="How often each is timed.")
-def main(folder: Path, share: float, rounds: int) -> None:
+def main(folder: Path, network: str, share: float, rounds: int) -> None:
     import torch
-    from torchvision.models import densenet121
 
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         copied(folder.resolve(), share, work / "photos")
-        torch.save(densenet121().state_dict(), work / "dense.pth")
+        torch.save(network_of(network).state_dict(), work / "weights.pth")
         settings = {
             "data__name": "image_folder",
             "data__source": str(work / "photos"),
             "data__max_leak_fraction": 0.5,
             "transform__image_size": 224,
-            "model__name": "densenet121",
-            "model__weights": str(work / "dense.pth"),
+            "model__name": network,
+            "model__weights": str(work / "weights.pth"),
             "model__freeze": "backbone",
             "model__head": [500],
             "model__dropout": 0.2,
@@ -119,11 +136,11 @@ def main(folder: Path, share: float, rounds: int) -> None:
         (work / "dvc.yaml").symlink_to(ROOT / "dvc.yaml")
         for path in ("src", "stages"):
             (work / path).symlink_to(ROOT / path)
-        for stage in ("fetch", "transform", "weights"):
+        for stage in ("fetch", "weights", "transform"):
             run_stage(stage, work)
         ratios = []
         for _ in range(rounds):
-            epoch, backbone = course(work)
+            epoch, backbone = course(work, network)
             embed, train = (run_stage(stage, work)[0] for stage in ("embed", "train"))
             ratios.append((embed + train) / backbone)
             click.echo(

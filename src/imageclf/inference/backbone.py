@@ -6,8 +6,8 @@ it with torch first, on the machine where it runs.
 
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ ONNX_OPSET = 17
 # Between a GPU and a CPU, and between processors, it is of the same kind.
 TOLERANCE = 1e-3
 COMPARED = 8  # images
+PIECE = 4  # images that a thread computes at a time
 
 
 class _Features(nn.Module):
@@ -78,30 +79,35 @@ def features_of(
     def features(images: Tensor) -> Tensor:
         nonlocal chosen
         if chosen is None:
-            chosen, told = _compared(classifier, _session(path), images[:COMPARED])
+            chosen, told = _compared(classifier, _in_onnx_runtime(path), images[:COMPARED])
             tell(told)
         return chosen(images)
 
     return features
 
 
-def _session(path: Path) -> Any:
+def _in_onnx_runtime(path: Path) -> Callable[[Tensor], Tensor]:
+    """The backbone at ``path`` as a function, each thread of which computes images of its own.
+
+    On two cores that takes two thirds of the time of two threads that share each operation.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    threads = ThreadPoolExecutor(torch.get_num_threads())
+
+    def run(piece: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"images": piece.numpy()})[0])
+
+    return lambda images: torch.cat(list(threads.map(run, images.split(PIECE))))
 
 
 def _compared(
-    classifier: Classifier, session: Any, images: Tensor
+    classifier: Classifier, run: Callable[[Tensor], Tensor], images: Tensor
 ) -> tuple[Callable[[Tensor], Tensor], str]:
     """What is to compute the features, and that in words."""
-
-    def run(some: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"images": some.numpy()})[0])
-
     expected = classifier.features(images)
     difference = (run(images) - expected).abs().max().item()
     largest = max(1.0, expected.abs().max().item())

@@ -7,6 +7,7 @@ import torch
 from helpers.images import learnable_split
 from helpers.params import make_params
 from imageclf.data.prepared import load_features
+from imageclf.evaluation.metrics import predict
 from imageclf.files import UserError
 from imageclf.network import classifier as module
 from imageclf.network.classifier import build_classifier
@@ -32,11 +33,13 @@ def test_features_are_what_the_head_is_given(
         whole = classifier.eval()(torch.tensor(SPLIT.images))
         ours = classifier.network.head(torch.tensor(features.images))
     torch.testing.assert_close(ours, whole)
+    by_features = predict(classifier, SPLIT, features).probabilities
+    np.testing.assert_allclose(by_features, predict(classifier, SPLIT).probabilities, rtol=1e-5)
 
 
 def test_features_of_other_images_are_refused(tmp_path: Path) -> None:
     write_no_features(tmp_path)
     with pytest.raises(UserError, match="train.npy is not of these images: run `dvc repro`"):
         load_features(tmp_path, "train", SPLIT)
-    with pytest.raises(UserError, match="test.npy is unreadable"):
-        load_features(tmp_path, "test", SPLIT)
+    with pytest.raises(UserError, match="other.npy is unreadable"):
+        load_features(tmp_path, "other", SPLIT)
