@@ -74,6 +74,7 @@ def test_what_observes_a_training_only_watches_it(project: Project, tmp_path: Pa
     assert alone.md5s() == project.md5s()
 
 
+@pytest.mark.slow
 def test_changing_a_parameter_and_back_restores_and_leaves_two_runs(project: Project) -> None:
     rate = read_yaml(project.folder / "params.yaml")["train"]["learning_rate"]
     before = project.md5s()

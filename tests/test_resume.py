@@ -22,6 +22,7 @@ def digests(project: Project) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in files}
 
 
+@pytest.mark.slow
 def test_one_kill_within_an_epoch(tmp_path: Path, migrated: Path) -> None:
     project = Project(tmp_path)
     shutil.copy(migrated, tmp_path)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,12 +26,20 @@ STAGES = {
 }
 
 
-@pytest.fixture
-def made(project: Path) -> Path:
-    """The current folder: a DVC project whose stages ran."""
-    Path("dvc.yaml").write_text(json.dumps({"stages": STAGES}))
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DVC project whose stages ran."""
+    folder = tmp_path_factory.mktemp("template")
+    (folder / "dvc.yaml").write_text(json.dumps({"stages": STAGES}))
     for arguments in (("init", "--no-scm", "--quiet"), ("repro", "--quiet")):
-        assert dvc(*arguments).returncode == 0
+        assert dvc(*arguments, at=folder).returncode == 0
+    return folder
+
+
+@pytest.fixture
+def made(template: Path, project: Path) -> Path:
+    """A copy of it, the current folder."""
+    shutil.copytree(template, project, dirs_exist_ok=True)
     dvc_module.shared_config.cache_clear()
     return project
 

@@ -36,16 +36,24 @@ WAIT = "touch runs; while [ ! -e end ]; do sleep 0.1; done"
 WAITING = {"wait": {"cmd": WAIT, "deps": ["source"]}}
 
 
-@pytest.fixture
-def finished(project: Path) -> Path:
-    """A small project whose stages have run; the current folder."""
-    git("init", "--quiet")
-    Path("dvc.yaml").write_text(json.dumps({"stages": STAGES}))
-    Path("params.yaml").write_text("rate: 0.1\nname:\n")
-    Path("source").write_text("1")
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project whose stages have run."""
+    folder = tmp_path_factory.mktemp("template")
+    git("init", "--quiet", at=folder)
+    (folder / "dvc.yaml").write_text(json.dumps({"stages": STAGES}))
+    (folder / "params.yaml").write_text("rate: 0.1\nname:\n")
+    (folder / "source").write_text("1")
     for command in (["init", "--quiet"], ["repro", "--quiet"]):
-        done = dvc(*command)
+        done = dvc(*command, at=folder)
         assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def finished(template: Path, project: Path) -> Path:
+    """A copy of it, the current folder."""
+    shutil.copytree(template, project, dirs_exist_ok=True)
     return project
 
 
@@ -86,7 +94,7 @@ def test_a_lock_cut_anywhere_keeps_its_whole_stages(finished: Path) -> None:
     whole = LOCK.read_text()
     assert not is_torn_lock(whole.encode())
     headings = [f"  {name}:\n" for name in STAGES]
-    for length in range(len(whole)):
+    for length in range(0, len(whole), 5):
         LOCK.write_text(whole[:length])
         mend()
         if LOCK.exists():
