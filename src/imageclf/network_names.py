@@ -25,6 +25,8 @@ squeezenet1_1 swin_b swin_s swin_t swin_v2_b swin_v2_s swin_v2_t vgg11 vgg11_bn 
 vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2
 wide_resnet50_2
 """.split()  # noqa: SIM905 - a line per name would fill two screens
+# How the names of those of torchvision begin that skip blocks at random (stochastic depth).
+DROP_PATH = ("convnext", "efficientnet", "maxvit", "swin")
 PHOTOGRAPHS = range(32, 513)  # pixels
 # The sides of images, in pixels, that each architecture is made for.
 IMAGE_SIZES = {

@@ -13,8 +13,15 @@ from pydantic.functional_validators import AfterValidator
 from pydantic_core import ErrorDetails
 
 from imageclf.files import UserError, read_yaml
-from imageclf.network_names import TIMM, TORCHVISION, image_sides, is_network, nearest_networks
-from imageclf.sections import Address, Data, Fraction, Positive, Section, Transform
+from imageclf.network_names import (
+    DROP_PATH,
+    TIMM,
+    TORCHVISION,
+    image_sides,
+    is_network,
+    nearest_networks,
+)
+from imageclf.sections import Address, Auto, Data, Fraction, Positive, Section, Transform
 from imageclf.text import model_name
 
 # Two neighbouring layers of the most units have as many parameters as a network may have.
@@ -61,6 +68,7 @@ class Model(Section):
     stages: Annotated[int, Field(ge=1, le=5)]  # five reduce 28 pixels to one
     activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "silu"]
     dropout: Fraction
+    drop_path: Auto | Fraction
     init: Literal[
         "default",
         "normal",
@@ -109,6 +117,22 @@ class Model(Section):
         if self.freeze != "none" and not self.pretrained:
             raise ValueError(
                 f"freeze: {self.freeze} needs weights: a frozen backbone keeps its random ones"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def drop_path_has_blocks_to_skip(self) -> Self:
+        if self.drop_path in ("auto", 0):
+            return self
+        if not self.name.startswith((TIMM, *DROP_PATH)):
+            raise ValueError(
+                f"drop_path: {self.drop_path} is for timm's networks, and torchvision's "
+                f"{', '.join(DROP_PATH)}: name: {self.name} has no blocks to skip"
+            )
+        if self.freeze == "backbone":
+            raise ValueError(
+                f"drop_path: {self.drop_path} does nothing with freeze: backbone, as no "
+                "block learns"
             )
         return self
 

@@ -102,6 +102,24 @@ def test_params_are_frozen() -> None:
         ({"model__weights": "ftp://host/a#sha256=" + "0" * 64}, "model.weights: an http address"),
         ({"model__weights": "imagenet"}, "model: weights: imagenet .* none of name: mlp"),
         ({"model__freeze": "backbone"}, "model: freeze: backbone needs weights: a frozen"),
+        ({"model__drop_path": 1.0}, "model.drop_path.* less than 1, not 1.0"),
+        *(
+            (
+                {"model__drop_path": 0.1, "model__name": name, "transform__image_size": 64},
+                f"model: drop_path: 0.1 is for .*: name: {name} has no blocks to skip",
+            )
+            for name in ("mlp", "mlp_sequential", "cnn", "resnet", "resnet18", "vit_b_16")
+        ),
+        (
+            {
+                "model__drop_path": 0.1,
+                "model__name": "timm/test_vit",
+                "model__weights": "a",
+                "model__freeze": "backbone",
+                "transform__image_size": 64,
+            },
+            "model: drop_path: 0.1 does nothing with freeze: backbone",
+        ),
         (
             {"train__layer_decay": 0.8},
             "train.layer_decay: 0.8 needs model.weights, and a backbone that learns",

@@ -26,8 +26,8 @@ from imageclf.sections import Fit, Fitting, Interpolation, Section
 Kind = TypeVar("Kind", bound=Section)
 
 MODEL_JSON = "model.json"
-# The values of section ``model`` that tell how a training began: a loaded network needs none.
-WHOLE = {"weights": "none", "freeze": "none"}
+# The values of section ``model`` that matter in a training alone: a loaded network needs none.
+WHOLE = {"weights": "none", "freeze": "none", "drop_path": "auto"}
 MAX_BYTES = 2**25  # of model.json, with the most and the longest class names
 MAX_CLASSES = 2**16
 

@@ -33,7 +33,19 @@ def torchvision_network(model: Model, image_shape: Sequence[int], classes: int) 
     if image_shape[2] != 3:
         name, first = first_convolution(network)
         network.set_submodule(name, _for_channels(first, image_shape[2]))
+    if model.drop_path != "auto":
+        _set_drop_path(network, model.drop_path)
     return _checked(network, model.name, image_shape, classes)
+
+
+def _set_drop_path(network: nn.Module, highest: float) -> None:
+    """Set the rate of the block that torchvision skips most often; the others keep their ratio."""
+    from torchvision.ops import StochasticDepth
+
+    blocks = [block for _, block in _layers(network, StochasticDepth)]
+    factor = highest / max((block.p for block in blocks), default=1)
+    for block in blocks:
+        block.p *= factor
 
 
 def timm_network(model: Model, image_shape: Sequence[int], classes: int) -> nn.Module:
@@ -42,24 +54,49 @@ def timm_network(model: Model, image_shape: Sequence[int], classes: int) -> nn.M
     One that is made for images of one size is made for the size of these.
 
     Raises:
-        UserError: timm has no weights of that name, or the images do not fit.
+        UserError: timm has no weights of that name, the images do not fit, or there are no blocks
+            for ``model.drop_path`` to skip.
     """
     from timm import create_model
 
     configuration = timm_configuration(model.name)
     height, width, channels = image_shape
-    settings: dict[str, Any] = (
-        {"img_size": (height, width)} if configuration.fixed_input_size else {}
-    )
+    settings: dict[str, Any] = {}
+    if configuration.fixed_input_size:
+        settings["img_size"] = (height, width)
+    if model.drop_path != "auto":
+        settings["drop_path_rate"] = model.drop_path
     try:
         network: nn.Module = create_model(
             model.name.removeprefix(TIMM), num_classes=classes, in_chans=channels, **settings
         )
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        if "drop_path_rate" in str(error):
+            raise _skips_nothing(model) from None
         raise _does_not_take(model.name, height, error) from None
+    if settings.get("drop_path_rate") and not _skips_blocks(network):
+        raise _skips_nothing(model)
     # timm draws some heads as wide as suits a thousand classes, which a few never make up for.
     _replace_head(network, classes)
     return _checked(network, model.name, image_shape, classes)
+
+
+def _skips_blocks(network: nn.Module) -> bool:
+    """Whether a network of timm has a block with a drop path, and a shortcut around it."""
+    from timm.layers.drop import DropPath
+
+    return any(
+        getattr(block, "has_skip", True)
+        for block in network.modules()
+        if any(isinstance(child, DropPath) for child in block.children())
+    )
+
+
+def _skips_nothing(model: Model) -> UserError:
+    return UserError(
+        f"model.drop_path: {model.drop_path} is for networks with blocks to skip, and {model.name} "
+        "has none: set model.drop_path: auto"
+    )
 
 
 def _replace_head(network: nn.Module, classes: int) -> None:

@@ -102,7 +102,8 @@ class Learner:
     def _backward(self, batch: _Batch, index: int, its: slice, summed: bool) -> Tensor:
         """Add the gradients of part ``its``, number ``index``: of its mean loss, or the summed.
 
-        The parts see the changes to images that the whole batch would see, and other dropout.
+        The parts see the changes to images that the whole batch would see, and other dropout
+        and drop path.
         """
         train, augmentation, seed = self._params.train, self._params.augment, self._params.seed
         inputs, labels = batch.images[its], batch.labels[its]

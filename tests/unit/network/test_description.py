@@ -92,6 +92,18 @@ def test_a_description_that_cannot_be_is_refused_in_a_line(
     assert re.search(reason, told), told
 
 
+def test_what_matters_in_a_training_alone_is_not_written(tmp_path: Path) -> None:
+    """So a model from before there was such a parameter can be loaded."""
+    skips = make_params(
+        model__name="timm/test_vit", model__drop_path=0.2, transform__image_size=64
+    ).model
+    told = description(model=skips)
+    told.write(tmp_path)
+    written = read_json(tmp_path / MODEL_JSON)
+    assert written["model"].keys().isdisjoint({"weights", "freeze", "drop_path"})
+    assert read_description(tmp_path) == told
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

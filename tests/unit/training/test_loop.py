@@ -9,9 +9,9 @@ import torch
 from helpers.images import learnable_split
 from helpers.small_training import TRAIN, VAL, fresh, small, training
 from helpers.stopped_training import steps_of
-from imageclf.data.prepared import Split
+from imageclf.data.prepared import Split, pixel_counts, stats_of
 from imageclf.files import UserError
-from imageclf.network.classifier import Classifier, evaluation_batch
+from imageclf.network.classifier import Classifier, build_classifier, evaluation_batch
 from imageclf.params import Params
 from imageclf.training.augment import epoch_order
 from imageclf.training.learner import measure
@@ -334,6 +334,30 @@ def test_a_training_in_parts_is_resumed_bit_by_bit() -> None:
     list(resumed.run())
     assert losses(resumed.history) == expected
     assert same(whole.classifier.state_dict(), resumed.classifier.state_dict())
+
+
+def test_a_training_that_skips_blocks_is_resumed_bit_by_bit() -> None:
+    split = learnable_split(40, seed=0, side=32)
+    settings = {"model__name": "timm/test_convnext", "transform__image_size": 32}
+
+    def begun(drop_path: object) -> Training:
+        params = small(**settings, model__drop_path=drop_path, train__epochs=2)
+        torch.manual_seed(params.seed)
+        classifier = build_classifier(
+            params.model, stats_of(pixel_counts(split.images)), (32, 32, 1), 4
+        )
+        return Training(params, classifier, split, split, classes=4)
+
+    whole = begun(0.5)
+    expected = losses(list(whole.run()))
+    stopped = steps_of(begun(0.5), 3)  # of two in each epoch
+    torch.manual_seed(99)  # another process has another generator
+    resumed = begun(0.5)
+    resumed.restore(round_trip(stopped))
+    list(resumed.run())
+    assert losses(resumed.history) == expected
+    assert same(whole.classifier.state_dict(), resumed.classifier.state_dict())
+    assert losses(list(begun("auto").run())) != expected
 
 
 @pytest.mark.parametrize("stop_after", [10, 39, 40, 41, 50, 60])
