@@ -53,6 +53,9 @@ def range_test(step: Callable[[float], float]) -> RateCurve:
     """Take steps at rates that rise geometrically from ``LOW`` to ``HIGH``, or until it diverges.
 
     ``step`` takes a step at a rate, and returns the loss of its batch before it.
+
+    Raises:
+        UserError: the loss is not finite before the first step.
     """
     rates: list[float] = []
     losses: list[float] = []
@@ -64,6 +67,11 @@ def range_test(step: Callable[[float], float]) -> RateCurve:
         average = SMOOTHING * average + (1 - SMOOTHING) * losses[-1]
         smoothed.append(average / (1 - SMOOTHING ** (number + 1)))
         if not math.isfinite(losses[-1]) or smoothed[-1] > DIVERGED * min(smoothed):
+            if not number:
+                raise UserError(
+                    f"the loss is {losses[0]} before the first step, so no learning rate helps: "
+                    "look at model.init, model.normalize and the weights"
+                )
             rates, losses, smoothed = (each[:-1] for each in (rates, losses, smoothed))
             break
     return RateCurve(rates, losses, smoothed)

@@ -44,6 +44,16 @@ def test_a_loss_that_never_falls_gives_no_suggestion() -> None:
         range_test(lambda _: 1.0).suggestion  # noqa: B018
 
 
+@pytest.mark.parametrize("output", ["logits", "log_softmax"])
+def test_a_first_loss_that_is_not_finite_is_told(output: str) -> None:
+    loss = {"logits": "cross_entropy", "log_softmax": "nll"}[output]
+    huge = {"model__init": "normal", "model__init_std": 1e30}
+    hopeless = training(small(**huge, model__output=output, train__loss=loss))
+    with pytest.raises(UserError, match="the loss is (nan|inf) before the first step") as told:
+        find_rate(hopeless)
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_its_suggestion_trains_about_as_well_as_the_best_of_a_grid(optimizer: str) -> None:
     torch.set_num_threads(1)
