@@ -36,6 +36,7 @@ def main(params: Params) -> None:
     features = load_features(FEATURES, "test", test) if params.trains_on_features else None
     predictions = predict(classifier, test, features)
     figures = metrics(predictions, train.labels, params.evaluate.top_k)
+    warned = list(warnings(figures, description, len(train)))
     with atomic_folder(EVALUATION) as target:
         draw_training(target, classifier, params, train, description.class_names)
         write_report(
@@ -46,6 +47,7 @@ def main(params: Params) -> None:
             description,
             history=pd.DataFrame(read_history(HISTORY)).astype({"epoch": int}),
             pictures=params.evaluate.pictures,
+            warned=warned,
         )
     write_json(METRICS, figures)
 
@@ -55,7 +57,7 @@ def main(params: Params) -> None:
         f"\ntest accuracy {figures['accuracy']:.2%} on {figures['images']:,} images"
         f" (always guessing the commonest class: {figures['majority_accuracy']:.2%})"
     )
-    for warning in warnings(figures):
+    for warning in warned:
         click.echo(f"warning: {warning}", err=True)
     click.echo("report: reports/evaluation/index.html")
 

@@ -409,6 +409,20 @@ def test_summary_shows_the_figures_and_where_everything_is(run: Run, model: Path
     }
 
 
+def test_summary_tells_what_the_report_warns_of(run: Run) -> None:
+    for path, values in {
+        "reports/metrics.json": {
+            **dict.fromkeys(("accuracy", "accuracy_low", "majority_accuracy"), 0.5),
+            "images": 9,
+        },
+        "models/classifier/model.json": {"fingerprint": "f" * 64},
+        "reports/evaluation/warnings.json": ["use my_photos"],
+    }.items():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(values))
+    assert "\nwarning          use my_photos\n" in run("summary").stdout
+
+
 @pytest.mark.parametrize(
     ("data", "row"),
     [

@@ -15,6 +15,7 @@ from imageclf.project.folder import (
     METRICS,
     PREPARED,
     REPORTS,
+    WARNINGS,
 )
 from imageclf.text import printable
 
@@ -37,6 +38,7 @@ def summary() -> None:
             f" always guessing one class: {metrics['majority_accuracy']:.2%})",
         ),
         *_top_k_rows(metrics),
+        *(("warning", warning) for warning in _warnings()),
         ("test images", f"{metrics['images']:,}"),
         ("fingerprint", read_fingerprint(CLASSIFIER)),
         ("report", str(REPORT)),
@@ -50,6 +52,11 @@ def summary() -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         click.echo(f"{name:<{width}}  {printable(value)}")
+
+
+def _warnings() -> list[str]:
+    """Those of the report; an evaluation by an earlier version has no such file."""
+    return list(read_json(WARNINGS)) if WARNINGS.exists() else []
 
 
 def _wrong_labels() -> str:

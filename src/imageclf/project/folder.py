@@ -17,7 +17,7 @@ REPORTS = Path("reports")
 AUDIT, AUDIT_PAGE = REPORTS / "data.json", REPORTS / "data.html"
 HISTORY, METRICS = REPORTS / "history.csv", REPORTS / "metrics.json"
 EVALUATION = REPORTS / "evaluation"
-PREDICTIONS = EVALUATION / "predictions.csv"
+PREDICTIONS, WARNINGS = EVALUATION / "predictions.csv", EVALUATION / "warnings.json"
 HOME = Path(".imageclf/home")  # of a user who has no other
 # What .dvcignore makes DVC leave out of every folder: files of Python and of editors.
 IGNORED = ("__pycache__", ".*", "*~", "#*#")

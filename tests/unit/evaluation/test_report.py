@@ -9,7 +9,9 @@ from helpers.images import learnable_split
 from helpers.params import make_params
 from imageclf.evaluation.metrics import Predictions, metrics
 from imageclf.evaluation.report import draw_training, warnings, write_report
+from imageclf.files import read_json
 from imageclf.network.classifier import build_classifier
+from imageclf.project.folder import WARNINGS
 
 
 @pytest.fixture
@@ -25,6 +27,7 @@ def parts() -> dict:
         "figures": metrics(predictions, test.labels, top_k=3),
         "description": description(class_names=["<b>", "dog", "cat", "eel"]),
         "history": history,
+        "warned": [],
     }
 
 
@@ -58,9 +61,36 @@ def test_fewer_test_images_than_pictures_are_no_problem(tmp_path: Path, parts: d
 
 def test_a_model_at_chance_level_is_called_so() -> None:
     figures = {"accuracy": 0.52, "accuracy_low": 0.46, "majority_accuracy": 0.5}
-    (warning,) = warnings(figures)
+    (warning,) = warnings(figures, description(), 40)
     assert "not clearly better than always guessing" in warning
-    assert warnings(figures | {"accuracy_low": 0.51}) == []
+    assert not [*warnings(figures | {"accuracy_low": 0.51}, description(), 40)]
+
+
+COLOUR = {"image_shape": [64, 64, 3], "mean": [0.4] * 3, "std": [0.2] * 3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "train_images", "told"),
+    [
+        (COLOUR, 1999, True),
+        (COLOUR, 2000, False),
+        ({}, 1999, False),  # grey, as MNIST is
+        (COLOUR | {"weights": {"title": "ImageNet's", "sha256": "a" * 64}}, 1999, False),
+    ],
+)
+def test_few_photographs_without_a_pretrained_backbone_are_told(
+    changes: dict, train_images: int, told: bool
+) -> None:
+    figures = {"accuracy": 0.52, "accuracy_low": 0.51, "majority_accuracy": 0.5}
+    found = [*warnings(figures, description(**changes), train_images)]
+    assert len(found) == told
+    assert all("1,999 photographs" in each and "imageclf use my_photos" in each for each in found)
+
+
+def test_warnings_are_on_the_page_and_in_a_file(tmp_path: Path, parts: dict) -> None:
+    write_report(tmp_path, **parts | {"warned": ["few <images>"]}, pictures=8)
+    assert "few &lt;images&gt;</p>" in (tmp_path / "index.html").read_text()
+    assert read_json(tmp_path / WARNINGS.name) == ["few <images>"]
 
 
 def test_what_the_network_saw_and_became_is_drawn(tmp_path: Path) -> None:
