@@ -7,7 +7,7 @@ from command import stage
 from imageclf.files import UserError, atomic_folder
 from imageclf.params import Params
 from imageclf.project.folder import BACKBONE, FEATURES, PREPARED, PRETRAINED
-from imageclf.training.device import prepare_runtime
+from imageclf.training.device import embeds_in_bf16, prepare_runtime
 from imageclf.training.features import write_features, write_no_features
 
 
@@ -29,7 +29,7 @@ def embed(params: Params) -> None:
     import torch
 
     from imageclf.data.prepared import SPLITS, load_split
-    from imageclf.inference.backbone import features_of, write_backbone
+    from imageclf.inference.backbone import features_in_bf16, features_of, write_backbone
     from imageclf.network.pretrained import begin_classifier, read_pretrained
     from imageclf.system.progress import image_progress
 
@@ -42,12 +42,16 @@ def embed(params: Params) -> None:
     shape, count = splits["train"].images.shape[1:], sum(map(len, splits.values()))
     classifier = begin_classifier(model, {}, PRETRAINED, shape, classes=1).to(runtime.device)
     classifier = classifier.to(memory_format=torch.channels_last).eval()
-    click.echo(f"{model.name} sees {count:,} images once, on {runtime.device}")
+    bf16 = embeds_in_bf16(params.train.amp, runtime.device)
+    precision = ", all but test in bf16" if bf16 else ""
+    click.echo(f"{model.name} sees {count:,} images once, on {runtime.device}{precision}")
     with atomic_folder(FEATURES) as target:
         write_backbone(classifier, shape, target / BACKBONE.name, click.echo)
-        features = features_of(classifier, target / BACKBONE.name, click.echo)
+        exact = features_of(classifier, target / BACKBONE.name, click.echo)
+        learnt = features_in_bf16(classifier) if bf16 else exact
         with image_progress(Console(), count) as advance:
             for name, split in splits.items():
+                features = exact if name == "test" else learnt
                 write_features(features, runtime.device, split, target / f"{name}.npy", advance)
     click.echo(f"features: {FEATURES}")
 

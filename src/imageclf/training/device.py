@@ -125,6 +125,11 @@ def _device(wanted: str, here: Place | None) -> "torch.device":
     return device
 
 
+def embeds_in_bf16(amp: str, device: "torch.device") -> bool:
+    """Whether a frozen backbone computes in bf16, as ``train.amp`` says: on CUDA alone."""
+    return amp == "bf16" and device.type == "cuda"
+
+
 def hardware_name(device: "torch.device") -> str:
     """The name of the GPU or the processor."""
     if device.type == "cuda":

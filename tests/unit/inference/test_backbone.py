@@ -7,7 +7,7 @@ from torch import Tensor
 
 from helpers.params import make_params
 from imageclf.inference import backbone as module
-from imageclf.inference.backbone import features_of, write_backbone
+from imageclf.inference.backbone import features_in_bf16, features_of, write_backbone
 from imageclf.network.classifier import Classifier, build_classifier
 from imageclf.project.folder import NO_BACKBONE
 
@@ -39,6 +39,18 @@ def test_onnx_runtime_gives_torchs_features_at_any_batch(name: str, tmp_path: Pa
         torch.testing.assert_close(features(images(count)), expected, atol=1e-4, rtol=1e-4)
     (line,) = told
     assert line.startswith("ONNX Runtime computes the features")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bf16_gives_nearly_the_same_features(name: str) -> None:
+    network = classifier(name)
+    with torch.no_grad():
+        exact = network.features(images(4))
+    rounded = features_in_bf16(network)(images(4))
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    # bf16 has 8 bits of precision, and the error grows from layer to layer.
+    assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
 
 
 def test_the_file_depends_on_the_weights_alone(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from helpers.params import make_params
 from imageclf.files import UserError
-from imageclf.training.device import Place, place, prepare_runtime
+from imageclf.training.device import Place, embeds_in_bf16, place, prepare_runtime
 from imageclf.training.torchrun import processes_to_start
 
 # What torchrun tells the second of four processes, on the second of two machines.
@@ -33,6 +33,15 @@ def test_threads_follow_a_rule_by_model() -> None:
     cores = len(os.sched_getaffinity(0))
     assert prepare_runtime(make_params(model__name="cnn")).threads == cores
     assert prepare_runtime(make_params(runtime__threads=3)).threads == torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("amp", ["none", "bf16"])
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda", "cuda:1"])
+def test_features_are_computed_in_bf16_on_cuda_alone_and_where_params_say_so(
+    device: str, amp: str
+) -> None:
+    expected = amp == "bf16" and device.startswith("cuda")
+    assert embeds_in_bf16(amp, torch.device(device)) == expected
 
 
 def test_determinism_is_asked_for_and_spinning_is_bounded() -> None:
