@@ -17,7 +17,6 @@ there was no kill, and it is started anew; what follows a kill is never tried tw
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -125,15 +124,9 @@ def prepare(folder: Path) -> Project:
     return project
 
 
-def forget(project: Project) -> None:
-    """Let DVC know of no training: otherwise it restores the last one instead of running it."""
-    project.run("git", "checkout", "--quiet", "dvc.lock")
-    shutil.rmtree(project.folder / ".dvc/cache/runs")
-
-
 def undisturbed(project: Project) -> Baseline:
     project.run(*TRAIN)  # the first one also makes the tracking store
-    forget(project)
+    project.forget("train")
     started = time.monotonic()
     process = project.start(*TRAIN)
     while not _files(project) and process.poll() is None:
@@ -143,34 +136,50 @@ def undisturbed(project: Project) -> Baseline:
     return Baseline(project.md5s(), saved, time.monotonic() - started)
 
 
+def kill_when(project: Project, command: Sequence[str], comes: Callable[[int], bool]) -> bool:
+    """Start a command, and kill it when ``comes``, which gets its process group, says so.
+
+    Returns:
+        False if the command ended before.
+    """
+    process = project.start(*command)
+    deadline = time.monotonic() + LONGEST_S
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            kill(process)
+            raise TimeoutError(f"{command} did not end within {LONGEST_S} s")
+        time.sleep(POLL_S)
+        if comes(process.pid):
+            kill(process)
+            return True
+    return False
+
+
 def kill_at(project: Project, command: Sequence[str], moment: Moment, skip: int = 0) -> bool:
     """Start a training and kill it when ``moment`` comes for the first time after ``skip`` others.
 
     Returns:
         False if the training ended before.
     """
-    process = project.start(*command)
-    deadline = time.monotonic() + LONGEST_S
     before = _files(project)
-    while process.poll() is None:
-        if time.monotonic() > deadline:
-            kill(process)
-            raise TimeoutError(f"{command} did not end within {LONGEST_S} s")
-        time.sleep(POLL_S)
+
+    def comes(group: int) -> bool:
+        nonlocal before, skip
         if (files := _files(project)) == before:
-            continue
+            return False
         before = files
-        os.killpg(process.pid, signal.SIGSTOP)
+        os.killpg(group, signal.SIGSTOP)
         time.sleep(STOPPED_S)
         seen = _look(project)
         if seen and moment(seen):
             if skip == 0:
-                kill(process)
                 return True
             skip -= 1
         with suppress(ProcessLookupError):  # it ended just before
-            os.killpg(process.pid, signal.SIGCONT)
-    return False
+            os.killpg(group, signal.SIGCONT)
+        return False
+
+    return kill_when(project, command, comes)
 
 
 def kill_after(project: Project, command: Sequence[str], seconds: float) -> bool:
@@ -183,31 +192,38 @@ def kill_after(project: Project, command: Sequence[str], seconds: float) -> bool
     return True
 
 
-def resume(project: Project) -> str:
-    """Train to the end; from where."""
+def run_again(project: Project, stage: str, strike: Callable[[], bool]) -> str:
+    """Let ``strike`` kill `dvc repro` in a stage; what the next one says, which runs it again.
+
+    ``strike`` is repeated while it is False because it came too late.
+    """
+    project.forget(stage)
+    while not strike():
+        project.forget(stage)
     project.run("imageclf", "mend")
     output = project.run(*TRAIN)
-    assert "Running stage 'train'" in output, output
-    found = re.search(r"resuming in (.*)", output)
-    return found[1] if found else "the start"
+    assert f"Running stage '{stage}'" in output, output
+    return output
 
 
 def interrupt(project: Project, baseline: Baseline, name: str, draw: random.Random) -> bool:
     """Kill a training at a moment, resume it and print whether the md5s are the same."""
-    killed, missed = False, -1
-    while not killed:
+    missed, when = -1, name
+
+    def strike() -> bool:
+        nonlocal missed, when
         missed += 1
-        forget(project)
         if name in BY_DESIGN:
-            killed = kill_at(project, TRAIN, BY_DESIGN[name], skip=draw.randrange(EPOCHS - 1))
-        else:
-            seconds = draw.uniform(baseline.saved, baseline.ended)
-            killed = kill_after(project, TRAIN, seconds)
-    start = resume(project)
+            return kill_at(project, TRAIN, BY_DESIGN[name], skip=draw.randrange(EPOCHS - 1))
+        seconds = draw.uniform(baseline.saved, baseline.ended)
+        when = f"after {seconds:.1f} s"
+        return kill_after(project, TRAIN, seconds)
+
+    found = re.search(r"resuming in (.*)", run_again(project, "train", strike))
+    start = found[1] if found else "the start"
     same = project.md5s() == baseline.md5s
-    moment = name if name in BY_DESIGN else f"after {seconds:.1f} s"
     verdict = "the same md5s" if same else "OTHER MD5S"
-    click.echo(f"killed: {moment:<17} ({missed} missed) resumed from: {start:<30} {verdict}")
+    click.echo(f"killed: {when:<17} ({missed} missed) resumed from: {start:<30} {verdict}")
     return same
 
 

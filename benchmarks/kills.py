@@ -14,8 +14,6 @@ another moment is drawn. What follows a kill is never tried twice.
 
 import os
 import random
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -67,20 +65,13 @@ class Kills:
         self.md5s = self.project.md5s()
         self.seconds = dict.fromkeys(STAGES, (time.monotonic() - started) / len(STAGES))
 
-    def _forget(self, stage: str) -> None:
-        """Let DVC know of no run of a stage: it runs it again, and not the ones after it."""
-        lock = self.project.folder / "dvc.lock"
-        entry = re.compile(rf"^  {stage}:\n(?:    .*\n)*", re.MULTILINE)
-        lock.write_text(entry.sub("", lock.read_text()))
-        shutil.rmtree(self.project.folder / ".dvc/cache/runs", ignore_errors=True)
-
     def strike(self, victim: str, stage: str) -> bool:
         """Start `dvc repro`, which runs the stage, and kill at a random moment.
 
         Returns:
             False if the victim had ended by then.
         """
-        self._forget(stage)
+        self.project.forget(stage)
         self.project.server = self.server.variables() if victim == SERVER else {}
         process = self.project.start("dvc", "repro")
         time.sleep(self.draw.uniform(0, self.seconds[stage]))

@@ -1,6 +1,7 @@
 """A copy of the project in a folder of its own, to run commands in as a user would."""
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -108,6 +109,13 @@ class Project:
     def md5s(self) -> dict[str, str]:
         """The md5 of every out in dvc.lock."""
         return md5s(self.folder)
+
+    def forget(self, stage: str) -> None:
+        """Let DVC know of no run of a stage: it runs it again, and not the ones after it."""
+        lock = self.folder / "dvc.lock"
+        entry = re.compile(rf"^  {stage}:\n(?:    .*\n)*", re.MULTILINE)
+        lock.write_text(entry.sub("", lock.read_text()))
+        shutil.rmtree(self.folder / ".dvc/cache/runs", ignore_errors=True)
 
     def client(self) -> Any:
         """A client of the project's own tracking store, as it is now.

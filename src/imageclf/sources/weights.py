@@ -5,7 +5,8 @@ timm, a file with a state dict for one of them, or our own classifier, in a fold
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -87,7 +88,9 @@ def _found(
         address, _, sha256 = weights.partition("#sha256=")
         path = fetch_address(PARAMETER, address, WORK, console, sha256)
         # Only the name: the file may also come from another address.
-        return backbone_of_file(model, path, {"title": PurePosixPath(urlsplit(address).path).name})
+        origin = {"title": PurePosixPath(urlsplit(address).path).name}
+        with _removed_if_refused():
+            return backbone_of_file(model, path, origin)
     path = in_project(weights)
     if path.is_dir():
         return _of_ours(path)
@@ -104,7 +107,18 @@ def _imagenet(model: Model, console: Console) -> tuple[Pretrained, Mapping[str, 
     origin = {"title": known.title}
     if known.urls:
         origin["url"] = f"{known.urls[0]}/{name}"
-    return backbone_of_file(model, folder / name, origin, published=known)
+    with _removed_if_refused():
+        return backbone_of_file(model, folder / name, origin, published=known)
+
+
+@contextmanager
+def _removed_if_refused() -> Iterator[None]:
+    """Remove what was downloaded if it is refused; a download that only stopped goes on later."""
+    try:
+        yield
+    except UserError:
+        shutil.rmtree(WORK, ignore_errors=True)
+        raise
 
 
 def _of_ours(folder: Path) -> tuple[Pretrained, Mapping[str, "Tensor"]]:

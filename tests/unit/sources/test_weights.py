@@ -195,11 +195,34 @@ def test_what_is_no_file_of_weights_is_refused_and_never_unpickled(content: byte
     assert not Path("unpickled").exists()
 
 
-def test_half_a_file_of_torch_is_refused(state: dict[str, Tensor]) -> None:
-    content = as_file(state)
-    Path("half.pth").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="model.weights names no file of weights"):
-        read_state_dict(Path("half.pth"))
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+@pytest.mark.parametrize("place", ["file", "address"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda state: half(as_file(state)), "model.weights names no file of weights"),
+        (lambda state: half(save(state)), "model.weights names no file of weights"),
+        (lambda state: as_file(state | {"more": Evil()}), "model.weights names no file of weights"),
+        (lambda state: save({"conv1.weight": torch.zeros(1)}), "of another network: it has no "),
+    ],
+    ids=["half of torch", "half of safetensors", "code", "another network"],
+)
+def test_a_spoilt_file_is_refused_in_a_line_and_nothing_kept(
+    server: FileServer,
+    state: dict[str, Tensor],
+    place: str,
+    spoil: Callable[[dict[str, Tensor]], bytes],
+    message: str,
+) -> None:
+    content = spoil(state)
+    Path("some.pth").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        fetch("some.pth" if place == "file" else published(server, content))
+    assert "\n" not in str(caught.value)
+    assert [str(path) for path in Path().rglob("*") if path.is_file()] == ["some.pth"]
 
 
 @pytest.mark.parametrize("kind", ["official", "mirror", "mirror's folder"])
@@ -371,8 +394,7 @@ def test_a_file_of_timms_that_does_not_fit_is_told_and_nothing_kept(
     with pytest.raises(UserError, match=message) as caught:
         fetch("imagenet", SMALL)
     assert "\n" not in str(caught.value)
-    assert not TARGET.exists()
-    assert not Path("unpickled").exists()
+    assert not any(path.is_file() for path in Path().rglob("*"))
 
 
 def test_a_publisher_that_is_not_reached_leaves_three_ways_out(
