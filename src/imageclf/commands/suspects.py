@@ -19,14 +19,15 @@ def suspects(folds: int) -> None:
     """List train and val images whose label is probably wrong.
 
     Trains on parts of data/prepared, as params.yaml says, and lets each network judge the part
-    that it did not see. This takes as long as N trainings, and the memory of all pixels; a stopped
-    run resumes with the next part. Writes reports/suspects.html, .csv and .json.
+    that it did not see. This takes as long as N trainings, and the memory of all pixels, or of
+    all features if the backbone is frozen; a stopped run resumes with the next part. Writes
+    reports/suspects.html, .csv and .json.
     """
     from imageclf.params import load_params
-    from imageclf.training.device import prepare_runtime
+    from imageclf.training.begin import runtime_of
 
     params = load_params()
-    runtime = prepare_runtime(params)
+    runtime = runtime_of(params)
 
     from rich.console import Console
 

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imageclf.data.prepared import Labels, Split, load_class_names, load_split
+from imageclf.data.prepared import Labels, Split, load_class_names
 from imageclf.evaluation.metrics import predict
 from imageclf.files import UserError, atomic_writer, digest_of, read_json
 from imageclf.params import Params
 from imageclf.preparation.splitting import Groups, origins, stratified_choice
-from imageclf.training.begin import SPLITS, begin_training
+from imageclf.training.begin import SPLITS, begin_training, load_learnt
 from imageclf.training.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class Labelled:
 
     Attributes:
         rows: their rows of the manifest, in the order of the images.
-        images: uint8, N x H x W x C, and their labels.
+        images: uint8, N x H x W x C, or their features (float32, N x F) if only a head is trained;
+            and their labels.
+        image_shape: (H, W, C).
         groups: int64, N; images of one group show the same or have one origin.
         class_names: a label is an index into them.
         stats: of the train split, see ``prepared.stats_of``.
@@ -46,6 +48,7 @@ class Labelled:
 
     rows: "pd.DataFrame"
     images: Split
+    image_shape: Sequence[int]
     groups: Groups
     class_names: list[str]
     stats: dict[str, list[float]]
@@ -61,14 +64,15 @@ class Fold:
 
 
 def load_labelled(params: Params, prepared: Path) -> Labelled:
-    """The train and the val images of a prepared folder, all of them in memory.
+    """The train and the val images of a prepared folder, or their features, all in memory.
 
     Raises:
         UserError: the folder is missing or incomplete.
     """
     import pandas as pd
 
-    parts = [load_split(prepared, split) for split in SPLITS]
+    splits, shape = load_learnt(params, prepared)
+    parts = splits.values()
     manifest = _read_manifest(prepared / "manifest.parquet")
     rows = pd.concat([manifest[manifest["split"] == split] for split in SPLITS], ignore_index=True)
     if (found := len(rows)) != (images := sum(map(len, parts))):
@@ -82,6 +86,7 @@ def load_labelled(params: Params, prepared: Path) -> Labelled:
             np.concatenate([part.images[:] for part in parts]),
             np.concatenate([part.labels for part in parts]),
         ),
+        shape,
         origins(rows["name"], same, params.data.group_pattern),
         load_class_names(prepared),
         read_json(prepared / "stats.json"),
@@ -192,7 +197,8 @@ def predict_fold(
         Split(images[part], labels[part]) for part in (fold.train, fold.val, fold.held_out)
     )
     splits, classes = {"train": train, "val": val}, len(labelled.class_names)
-    classifier, training = begin_training(params, splits, labelled.stats, classes, device)
+    shape, stats = labelled.image_shape, labelled.stats
+    classifier, training = begin_training(params, splits, shape, stats, classes, device)
     seen = 0
 
     def at(epochs: int, images: int) -> None:
@@ -203,7 +209,8 @@ def predict_fold(
     for result in training.run(lambda position: at(position.epoch - 1, position.images)):
         at(result.epoch, 0)
     at(params.train.epochs, 0)
-    return predict(classifier, held_out).probabilities
+    features = held_out if params.trains_on_features else None
+    return predict(classifier, held_out, features).probabilities
 
 
 def disputed(probabilities: Probabilities, labels: Labels) -> tuple[Labels, Labels]:

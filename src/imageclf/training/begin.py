@@ -1,6 +1,7 @@
 """What a training needs before its first step: the device, the network and the data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imageclf.files import read_json
@@ -32,17 +33,17 @@ def runtime_of(params: Params) -> Runtime:
 def begin_training(
     params: Params,
     splits: "Mapping[str, Split]",
+    shape: Sequence[int],
     stats: dict[str, Any],
     classes: int,
     device: "torch.device",
     group: "Group | None" = None,
-    features: "Mapping[str, Split] | None" = None,
 ) -> "tuple[Classifier, Training]":
     """The whole classifier, and a training of it, or of its head only, before its first step.
 
-    ``splits`` are the images of ``SPLITS``, ``stats`` those of the train split (see
-    ``prepared.stats_of``). ``features`` of the same images are given if only the head is trained. A
-    ``group`` of processes shares each batch.
+    ``splits`` are the images of ``SPLITS``, or their features if ``params.trains_on_features``.
+    ``shape`` (H, W, C) is that of the images, ``stats`` are those of the train split (see
+    ``prepared.stats_of``). A ``group`` of processes shares each batch.
 
     Raises:
         UserError: the pretrained weights do not fit the parameters or the images.
@@ -50,10 +51,9 @@ def begin_training(
     from imageclf.network.pretrained import begin_classifier
     from imageclf.training.loop import Training
 
-    shape = splits["train"].images.shape[1:]
     classifier = begin_classifier(params.model, stats, PRETRAINED, shape, classes).to(device)
-    learns = classifier.network.head if features else classifier
-    train, val = ((features or splits)[name] for name in SPLITS)
+    learns = classifier.network.head if params.trains_on_features else classifier
+    train, val = (splits[name] for name in SPLITS)
     return classifier, Training(params, learns, train, val, classes, group)
 
 
@@ -65,14 +65,28 @@ def begin_from_files(
     Raises:
         UserError: a file is missing, or as in ``begin_training``.
     """
-    from imageclf.data.prepared import load_class_names, load_features, load_split
+    from imageclf.data.prepared import load_class_names
 
-    splits = {name: load_split(PREPARED, name) for name in SPLITS}
-    features = None
-    if params.trains_on_features:
-        features = {name: load_features(FEATURES, name, splits[name]) for name in SPLITS}
+    splits, shape = load_learnt(params, PREPARED)
     stats, classes = read_json(PREPARED / "stats.json"), len(load_class_names(PREPARED))
-    return begin_training(params, splits, stats, classes, device, group, features)
+    return begin_training(params, splits, shape, stats, classes, device, group)
+
+
+def load_learnt(params: Params, prepared: Path) -> "tuple[dict[str, Split], Sequence[int]]":
+    """What the training learns from, by the names of ``SPLITS``, and the shape of the images.
+
+    It is the images, or their features if ``params.trains_on_features``.
+
+    Raises:
+        UserError: a file is missing, or does not belong to the others.
+    """
+    from imageclf.data.prepared import load_features, load_split
+
+    splits = {name: load_split(prepared, name) for name in SPLITS}
+    shape = splits["train"].images.shape[1:]
+    if params.trains_on_features:
+        splits = {name: load_features(FEATURES, name, split) for name, split in splits.items()}
+    return splits, shape
 
 
 def describe_classifier(params: Params) -> "Description":

@@ -17,8 +17,9 @@ from imageclf.evaluation import suspects
 from imageclf.evaluation.suspects import disputed, draw_folds, load_labelled, out_of_fold
 from imageclf.evaluation.suspects_page import write_suspects
 from imageclf.files import UserError
-from imageclf.network.pretrained import write_pretrained
-from imageclf.project.folder import PRETRAINED
+from imageclf.network.classifier import build_classifier
+from imageclf.network.pretrained import Pretrained, architecture, write_pretrained
+from imageclf.project.folder import FEATURES, PRETRAINED
 from imageclf.training.features import write_no_features
 
 CPU = torch.device("cpu")
@@ -61,10 +62,10 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "digests": {split: split_digest(PREPARED, split) for split in SPLITS},
     }.items():
         (PREPARED / f"{name}.json").write_text(json.dumps(value))
-    for folder in (PRETRAINED, Path("data/features")):
+    for folder in (PRETRAINED, FEATURES):
         folder.mkdir(parents=True)
     write_pretrained(PRETRAINED, None, {})
-    write_no_features(Path("data/features"))
+    write_no_features(FEATURES)
     shutil.copy(ROOT / "dvc.yaml", ".")
     for name in ("src", "stages"):
         Path(name).symlink_to(ROOT / name)
@@ -124,6 +125,30 @@ def test_planted_labels_are_found_and_hardly_any_other(prepared: Path) -> None:
     assert page.count('src="data:image;base64,') == 3 * len(table)
     assert "http" not in page
     assert not Path(".checkpoints/suspects").exists()
+
+
+def test_a_head_learns_from_the_features_and_no_pixel_is_looked_at(prepared: Path) -> None:
+    frozen = {
+        "model__name": "mlp",
+        "model__hidden": [64],
+        "model__weights": "models/classifier",
+        "model__freeze": "backbone",
+        "train__learning_rate": 0.05,
+    }
+    model = params(**frozen).model
+    backbone = build_classifier(model, {"mean": [0.2], "std": [0.1]}, (8, 8, 1), 4).network.backbone
+    pretrained = Pretrained(architecture(model.model_dump()), 1, [0.2], [0.1], {"sha256": "f" * 64})
+    write_pretrained(PRETRAINED, pretrained, backbone.state_dict())
+    for split in ("train", "val"):
+        path = prepared / f"{split}.images.npy"
+        images = np.load(path)
+        features = images.reshape(len(images), 64).astype(np.float32) / 255
+        np.save(FEATURES / f"{split}.npy", features)
+        np.save(path, np.zeros_like(images))
+    labelled, _, probabilities, _, _ = judged(**frozen)
+    numbers, _ = disputed(probabilities, labelled.images.labels)
+    assert len(set(PLANTED) & set(numbers)) >= 16
+    assert len(numbers) <= 20
 
 
 def test_folds_hold_every_image_once_and_no_group_twice(prepared: Path) -> None:
