@@ -5,7 +5,7 @@ from rich.console import Console
 
 from command import stage
 from imageclf.files import UserError, atomic_folder, read_json, write_json
-from imageclf.network_names import TIMM
+from imageclf.network_names import is_published
 from imageclf.params import Params
 from imageclf.project.folder import AUDIT, AUDIT_PAGE, OWN_INPUT, PREPARED, RAW
 from imageclf.system.workers import mapping, prepare_workers
@@ -48,8 +48,8 @@ def main(params: Params) -> None:
 
 
 def with_own_input(params: Params) -> Params:
-    """The parameters, where they leave it to a network of timm what images it gets."""
-    if not params.model.name.startswith(TIMM):
+    """The parameters, where they leave it to a published network what images it gets."""
+    if not is_published(params.model.name):
         return params
     own = read_json(OWN_INPUT)
     return params.model_copy(update={"transform": params.transform.with_input(own)})

@@ -59,6 +59,11 @@ def is_network(name: str) -> bool:
     return name in IMAGE_SIZES
 
 
+def is_published(name: str) -> bool:
+    """Whether it is a network of torchvision or timm."""
+    return name in TORCHVISION or name.startswith(TIMM)
+
+
 def nearest_networks(name: str) -> list[str]:
     """The names most like one that does not exist, the nearest first."""
     known = [*IMAGE_SIZES, *(TIMM + other for other in sorted(timm_names()))]

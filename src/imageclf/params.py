@@ -16,9 +16,9 @@ from imageclf.files import UserError, read_yaml
 from imageclf.network_names import (
     DROP_PATH,
     TIMM,
-    TORCHVISION,
     image_sides,
     is_network,
+    is_published,
     nearest_networks,
 )
 from imageclf.sections import Address, Auto, Data, Fraction, Positive, Section, Transform
@@ -108,8 +108,7 @@ class Model(Section):
 
     @model_validator(mode="after")
     def weights_fit_the_rest(self) -> Self:
-        published = self.name in TORCHVISION or self.name.startswith(TIMM)
-        if self.weights == "imagenet" and not published:
+        if self.weights == "imagenet" and not is_published(self.name):
             raise ValueError(
                 f"weights: imagenet are those of torchvision's networks and timm's, and there are "
                 f"none of name: {self.name}"
@@ -261,10 +260,10 @@ class Params(Section):
     @model_validator(mode="after")
     def images_fit_the_model(self) -> Self:
         sides, side = image_sides(self.model.name), self.transform.image_size
-        if side == "auto" and not self.model.name.startswith(TIMM):
+        if side == "auto" and not is_published(self.model.name):
             raise ValueError(
-                f"transform.image_size: auto is for timm's networks: say it for model.name: "
-                f"{self.model.name}"
+                f"transform.image_size: auto is for the networks of torchvision and timm: say it "
+                f"for model.name: {self.model.name}"
             )
         if side != "auto" and side not in sides:
             raise ValueError(

@@ -37,7 +37,7 @@ def test_params_are_frozen() -> None:
         ({"train__epochs": True}, "train.epochs: .* valid integer, not True"),
         ({"model__hidden": [64, 0]}, "model.hidden.1: .* greater than 0"),
         ({"model__name": "mpl"}, "model.name: there is no architecture mpl; did you mean mlp?"),
-        ({"transform__image_size": "auto"}, "image_size: auto is for timm's networks: say it for "),
+        ({"transform__image_size": "auto"}, "image_size: auto is for the networks of .*: say it"),
         ({"transform__crop": 0.9, "transform__fit": "pad"}, "crop: 0.9 needs fit: crop, not pad"),
         ({"model__name": "resnet19"}, "model.name: .* did you mean resnet18, resnet or resnet152?"),
         ({"model__name": "timm/resnet19"}, "there is no architecture timm/resnet19; did you mean "),

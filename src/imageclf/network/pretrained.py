@@ -2,7 +2,7 @@
 
 It holds ``backbone.safetensors``, the weights by their names in ``architectures.Network.backbone``,
 and ``weights.json``, what fits them and their origin. If a training begins with random weights,
-both files exist and are empty. ``input.json`` tells which images a network of timm wants.
+both files exist and are empty. ``input.json`` tells which images a published network wants.
 """
 
 import io

@@ -135,11 +135,18 @@ def count_parameters(name: str) -> int:
 
 
 def own_input(name: str) -> dict[str, Any]:
-    """The images that a network of timm was trained with, as ``Transform.with_input`` takes them.
+    """The images that a published network is tested with, as ``Transform.with_input`` takes them.
 
     The names are those of section ``transform``: the side in pixels, the interpolation, and the
     share of the shorter side that the crop leaves.
     """
+    if not name.startswith(TIMM):
+        from torchvision.models import get_model_weights
+
+        preset = get_model_weights(name).DEFAULT.transforms()
+        (side,), (resized,) = preset.crop_size, preset.resize_size
+        interpolation = preset.interpolation.value
+        return {"image_size": side, "interpolation": interpolation, "crop": side / resized}
     configuration = timm_configuration(name)
     return {
         "image_size": configuration.input_size[1],

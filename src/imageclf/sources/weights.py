@@ -20,7 +20,7 @@ from imageclf.network.pretrained import (
     architecture,
     write_pretrained,
 )
-from imageclf.network_names import TIMM
+from imageclf.network_names import is_published
 from imageclf.params import Model
 from imageclf.project.folder import OWN_INPUT
 from imageclf.sources.catalog import (
@@ -66,8 +66,8 @@ def fetch_weights(
 
 
 def _own_input(name: str) -> dict[str, Any] | None:
-    """The images that a network of timm wants, see ``own_input``; None for all others."""
-    if not name.startswith(TIMM):
+    """The images that a published network wants, see ``own_input``; None for all others."""
+    if not is_published(name):
         return None
     from imageclf.network.published import own_input
 

@@ -16,8 +16,10 @@ from rich.console import Console
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torchvision import models as torchvision_models
+from torchvision.models import get_model_weights
 
 from helpers.classifiers import STATS, description
+from helpers.images import photograph
 from helpers.loopback import Cut, FileServer, running
 from helpers.params import make_params
 from helpers.real_data import REAL_DATA, needs
@@ -554,6 +556,27 @@ def test_a_network_of_timm_tells_its_input_also_without_weights() -> None:
     assert fetch("none", LITE0) is None
     expected = {"image_size": 224, "interpolation": "bicubic", "crop": 0.875}
     assert json.loads(OWN_INPUT.read_text()) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["densenet121", "efficientnet_b1", "swin_v2_t", "inception_v3", "regnet_y_128gf"]
+)
+def test_a_network_of_torchvision_sees_the_images_of_its_preset(name: str) -> None:
+    assert fetch("none", name) is None
+    own = json.loads(OWN_INPUT.read_text())
+    params = make_params(model__name=name, transform__image_size="auto")
+    transform = params.transform.with_input(own)
+    preset = get_model_weights(name).DEFAULT.transforms()
+    assert [transform.side] == preset.crop_size
+    fit, interpolation, crop = transform.fitting
+    assert (fit, interpolation) == ("crop", preset.interpolation.value)
+    # Of an image whose shorter side torchvision would resize to resize_size.
+    assert crop * preset.resize_size[0] == pytest.approx(transform.side)
+    image, file = photograph(0, 700, 500), io.BytesIO()
+    image.save(file, "PNG")
+    ours = decode(file.getvalue(), (transform.side, transform.side, 3), transform.fitting)
+    theirs = preset(image).permute(1, 2, 0).numpy() * preset.std + preset.mean
+    assert np.abs(ours / 255 - theirs).mean() < 0.01
 
 
 @pytest.mark.parametrize("zipped", [True, False])
