@@ -73,13 +73,12 @@ def test_what_git_does_not_know_belongs_to_a_training_in_the_workspace(queued: P
     assert set(found["changed_files"]) == CHANGED | {RECIPE}
 
 
-@pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize(
-    ("options", "made"),
+    ("number", "options", "made"),
     [
-        ((), {"models/classifier", "reports/history.csv"}),
-        (("--from-scratch",), None),
-        (("--keep-model",), set()),
+        (1, (), {"models/classifier", "reports/history.csv"}),
+        (2, ("--from-scratch",), None),
+        (1, ("--keep-model",), set()),
     ],
     ids=["training", "scratch", "nothing"],
 )
