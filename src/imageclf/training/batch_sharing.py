@@ -1,8 +1,7 @@
 """Processes that train one network together, each on its share of every batch.
 
 The results are those of one process, except for rounding: a sum over a batch is the sum of the sums
-over its shares. Only dropout and drop path depend on the
-number of processes.
+over its shares. Only dropout and drop path depend on their number.
 """
 
 import io
