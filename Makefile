@@ -10,8 +10,8 @@ export MLFLOW_LOGGING_LEVEL := WARNING
 export DO_NOT_TRACK := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 # A container may run as a number that the system's list of users does not have; DVC needs both.
-export HOME ?= $(CURDIR)/.imageclf/home
-export USER ?= $(shell id -u)
+export HOME ?= $(or $(shell getent passwd "$$(id -u)" | cut -d: -f6),$(CURDIR)/.imageclf/home)
+export USER ?= $(shell id -un 2>/dev/null)
 
 .DEFAULT_GOAL := help
 
@@ -60,12 +60,12 @@ run: setup
 ## test: every test but the slow ones
 .PHONY: test
 test: setup
-	@$(BIN)/pytest --quiet -m "not slow" --numprocesses 2
+	@$(BIN)/pytest --quiet -m "not slow" --numprocesses 2 --hypothesis-seed 0
 
 ## test-all: every test, those against real servers and data sets too
 .PHONY: test-all
 test-all: test
-	@$(BIN)/pytest --quiet -m slow --numprocesses 2 --dist worksteal
+	@$(BIN)/pytest --quiet -m slow --numprocesses 2 --dist worksteal --hypothesis-seed 0
 
 ## lint: format and style
 .PHONY: lint

@@ -5,6 +5,7 @@ package index is needed.
 """
 
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -245,3 +246,14 @@ def test_a_folder_that_mlflow_cannot_use_is_told_first(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: MLflow makes no database if its path has a % in it: move")
     assert not (folder / ".venv").exists()
+
+
+def test_user_and_home_are_those_that_the_system_knows() -> None:
+    known = pwd.getpwuid(os.getuid())
+    said = subprocess.check_output(
+        ["make", "--eval", 'who:;@echo "$$USER $$HOME"', "who"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        text=True,
+    )
+    assert said.split() == [known.pw_name, known.pw_dir]

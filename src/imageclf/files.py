@@ -151,11 +151,25 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str | bytes, source: str) -> Any:
     """Parse YAML 1.2 to plain values; a UserError, which names the ``source``, if it is invalid."""
     from ruamel.yaml import YAML
+
+    with yaml_errors_told(source):
+        return YAML(typ="safe").load(text)
+
+
+@contextmanager
+def yaml_errors_told(source: str) -> Iterator[None]:
+    """Raise what ruamel.yaml raises while it reads ``source`` as a UserError of one line.
+
+    A date such as 2001-99-99, a number of 5,000 digits, a tag such as ``!!int x`` and a thousand
+    open brackets are not among its own errors.
+    """
     from ruamel.yaml.error import YAMLError
 
     try:
-        return YAML(typ="safe").load(text)
-    except YAMLError as error:
+        yield
+    except RecursionError:
+        raise UserError(f"{source} is not valid YAML: it is nested too deeply") from None
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
 
 

@@ -21,7 +21,7 @@ from imageclf.network_names import (
     is_published,
     nearest_networks,
 )
-from imageclf.sections import Address, Auto, Data, Fraction, Positive, Section, Transform
+from imageclf.sections import Address, Auto, Data, Fraction, Positive, Section, Text, Transform
 from imageclf.text import model_name
 
 # Two neighbouring layers of the most units have as many parameters as a network may have.
@@ -58,7 +58,7 @@ class Augment(Section):
 class Model(Section):
     """The network and its normalisation."""
 
-    name: str
+    name: Text
     weights: Address
     freeze: Literal["none", "backbone", "then"]
     head: Layers

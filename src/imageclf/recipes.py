@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imageclf.files import UserError, read_yaml, write_text
+from imageclf.files import UserError, parse_yaml, read_yaml, write_text, yaml_errors_told
 from imageclf.params import check_params
 
 RECIPES = Path("recipes")
@@ -78,11 +78,13 @@ def use_recipe(recipe: Recipe, path: Path = Path("params.yaml")) -> list[Change]
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 1000
-    params = yaml.load(path)
-    changes = _merge(params, recipe.values) if isinstance(params, dict) else []
     text = io.StringIO()
-    yaml.dump(params, text)
-    check_params(YAML(typ="safe").load(text.getvalue()), f"{path} with recipe {recipe.name}")
+    with yaml_errors_told(str(path)):
+        params = yaml.load(path)
+        changes = _merge(params, recipe.values) if isinstance(params, dict) else []
+        yaml.dump(params, text)
+    source = f"{path} with recipe {recipe.name}"
+    check_params(parse_yaml(text.getvalue(), source), source)
     if changes:
         write_text(path.resolve(), text.getvalue())  # a link stays one
     return changes

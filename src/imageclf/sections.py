@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic.functional_validators import AfterValidator
 
 from imageclf.files import UserError
-from imageclf.text import public_address
+from imageclf.text import public_address, unicode_text
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
-Address = Annotated[str, AfterValidator(public_address)]
+Text = Annotated[str, AfterValidator(unicode_text)]
+Address = Annotated[Text, AfterValidator(public_address)]
 Auto = Literal["auto"]
 Fit = Literal["crop", "fill", "pad", "stretch"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -49,8 +50,8 @@ class Data(Section):
 
     name: Literal["digits", "mnist", "fashion_mnist", "image_folder"]
     source: Address
-    splits: dict[Literal["train", "val", "test"], str | list[str]]
-    group_pattern: str
+    splits: dict[Literal["train", "val", "test"], Text | list[Text]]
+    group_pattern: Text
     max_bad_fraction: Fraction
     max_leak_fraction: Annotated[float, Field(ge=0, le=1)]
 

@@ -32,6 +32,15 @@ def printable(text: object) -> str:
     return "".join(char if _is_shown(char) else ascii(char)[1:-1] for char in str(text))
 
 
+def unicode_text(text: str) -> str:
+    r"""The text; a ValueError if UTF-8 cannot hold it, as with ``\ud800``, half of a pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!a} is no text that UTF-8 can hold") from None
+    return text
+
+
 def public_address(address: str) -> str:
     """The address; a ValueError if it holds a password or a token."""
     if _SECRET.search(address):

@@ -14,6 +14,7 @@ from imageclf.files import (
     atomic_writer,
     digest_of,
     file_errors_told,
+    parse_yaml,
     read_json,
     sha256_file,
     write_json,
@@ -62,6 +63,29 @@ def test_json_refuses_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "value.json", {"loss": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2001-99-99",
+        "2001-01-01T99:99:99Z",
+        "9" * 5000,
+        "!!int x",
+        "!!float ''",
+        "!!bool x",
+        "!!binary x",
+        "!!omap x",
+        "[" * 2000,
+        "*nowhere",
+        "=",
+    ],
+    ids=lambda value: value[:12],
+)
+def test_yaml_that_cannot_be_read_is_told_in_one_line(value: str) -> None:
+    with pytest.raises(UserError, match=r"^params.yaml is not valid YAML: .+$") as told:
+        parse_yaml(f"seed: {value}", "params.yaml")
+    assert "\n" not in str(told.value)
 
 
 def test_digests(tmp_path: Path) -> None:
