@@ -6,7 +6,7 @@ from rich.console import Console
 from command import stage
 from imageclf.files import UserError, atomic_folder
 from imageclf.params import Params
-from imageclf.project.folder import BACKBONE, FEATURES, PREPARED, PRETRAINED
+from imageclf.project.folder import FEATURES, PREPARED, PRETRAINED
 from imageclf.training.device import embeds_in_bf16, prepare_runtime
 from imageclf.training.features import write_features, write_no_features
 
@@ -29,7 +29,7 @@ def embed(params: Params) -> None:
     import torch
 
     from imageclf.data.prepared import SPLITS, load_split
-    from imageclf.inference.backbone import features_in_bf16, features_of, write_backbone
+    from imageclf.inference.backbone import features_in_bf16, features_of
     from imageclf.network.pretrained import begin_classifier, read_pretrained
     from imageclf.system.progress import image_progress
 
@@ -46,8 +46,7 @@ def embed(params: Params) -> None:
     precision = ", all but test in bf16" if bf16 else ""
     click.echo(f"{model.name} sees {count:,} images once, on {runtime.device}{precision}")
     with atomic_folder(FEATURES) as target:
-        write_backbone(classifier, shape, target / BACKBONE.name, click.echo)
-        exact = features_of(classifier, target / BACKBONE.name, click.echo)
+        exact = features_of(classifier, shape, click.echo)
         learnt = features_in_bf16(classifier) if bf16 else exact
         with image_progress(Console(), count) as advance:
             for name, split in splits.items():

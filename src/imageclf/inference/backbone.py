@@ -1,19 +1,18 @@
 """A frozen backbone in ONNX Runtime, several times as fast on a CPU as in torch.
 
-``backbone.onnx`` depends on the weights and the shape of the images alone. Whoever runs it compares
-it with torch first, on the machine where it runs.
+It is compared with torch first, on the machine where it runs.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
 from imageclf.network.classifier import Classifier
-from imageclf.project.folder import NO_BACKBONE
 from imageclf.text import printable
 
 ONNX_OPSET = 17
@@ -33,45 +32,17 @@ class _Features(nn.Module):
         return self.classifier.features(images)
 
 
-def write_backbone(
-    classifier: Classifier, image_shape: Sequence[int], path: Path, tell: Callable[[str], object]
-) -> None:
-    """Write the backbone as ONNX, from images (uint8, N x H x W x C) to features (float32, N x F).
-
-    It is ``NO_BACKBONE`` if an operation of the network cannot be exported; ``tell`` gets why.
-    The older exporter of torch is used: it takes a second where the newer one takes fifteen.
-    """
-    example = torch.zeros((2, *image_shape), dtype=torch.uint8, device=classifier.scale.device)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            torch.onnx.export(
-                _Features(classifier).eval(),
-                (example,),
-                path,
-                dynamo=False,
-                opset_version=ONNX_OPSET,
-                input_names=["images"],
-                output_names=["features"],
-                dynamic_axes={"images": {0: "batch"}, "features": {0: "batch"}},
-            )
-        # The exporter raises many types for networks that it does not know.
-        except Exception as error:
-            tell(f"torch computes the features: no ONNX file can be made ({_brief(error)})")
-            path.write_bytes(NO_BACKBONE)
-            return
-    _forget_places(path)
-
-
 def features_of(
-    classifier: Classifier, path: Path, tell: Callable[[str], object]
+    classifier: Classifier, image_shape: Sequence[int], tell: Callable[[str], object]
 ) -> Callable[[Tensor], Tensor]:
     """The function from images (uint8, N x H x W x C) to features (float32, N x F), on the device.
 
-    ONNX Runtime computes it if the device is the CPU, there is a backbone at ``path``, and both
-    agree on the first images that the function gets; else torch. ``tell`` gets which one.
+    ONNX Runtime computes it if the device is the CPU, the backbone can be exported, and both agree
+    on the first images that the function gets; else torch. ``tell`` gets which one.
     """
-    if classifier.scale.device.type != "cpu" or path.read_bytes() == NO_BACKBONE:
+    if classifier.scale.device.type != "cpu":
+        return torch.inference_mode()(classifier.features)
+    if (exported := _exported(classifier, image_shape, tell)) is None:
         return torch.inference_mode()(classifier.features)
     chosen: Callable[[Tensor], Tensor] | None = None
 
@@ -79,7 +50,7 @@ def features_of(
     def features(images: Tensor) -> Tensor:
         nonlocal chosen
         if chosen is None:
-            chosen, told = _compared(classifier, _in_onnx_runtime(path), images[:COMPARED])
+            chosen, told = _compared(classifier, _in_onnx_runtime(exported), images[:COMPARED])
             tell(told)
         return chosen(images)
 
@@ -97,8 +68,38 @@ def features_in_bf16(classifier: Classifier) -> Callable[[Tensor], Tensor]:
     return features
 
 
-def _in_onnx_runtime(path: Path) -> Callable[[Tensor], Tensor]:
-    """The backbone at ``path`` as a function, each thread of which computes images of its own.
+def _exported(
+    classifier: Classifier, image_shape: Sequence[int], tell: Callable[[str], object]
+) -> bytes | None:
+    """The backbone as ONNX, from images to features.
+
+    None if an operation of the network cannot be exported; ``tell`` gets why. The older exporter of
+    torch is used: it takes a second where the newer one takes fifteen.
+    """
+    example = torch.zeros((2, *image_shape), dtype=torch.uint8)
+    with warnings.catch_warnings(), TemporaryDirectory() as folder:
+        path = Path(folder) / "backbone.onnx"
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                _Features(classifier).eval(),
+                (example,),
+                path,
+                dynamo=False,
+                opset_version=ONNX_OPSET,
+                input_names=["images"],
+                output_names=["features"],
+                dynamic_axes={"images": {0: "batch"}, "features": {0: "batch"}},
+            )
+        # The exporter raises many types for networks that it does not know.
+        except Exception as error:
+            tell(f"torch computes the features: the network has no ONNX form ({_brief(error)})")
+            return None
+        return path.read_bytes()
+
+
+def _in_onnx_runtime(exported: bytes) -> Callable[[Tensor], Tensor]:
+    """The exported backbone as a function, each thread of which computes images of its own.
 
     On two cores that takes two thirds of the time of two threads that share each operation.
     """
@@ -106,7 +107,7 @@ def _in_onnx_runtime(path: Path) -> Callable[[Tensor], Tensor]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
     threads = ThreadPoolExecutor(torch.get_num_threads())
 
     def run(piece: Tensor) -> Tensor:
@@ -125,16 +126,6 @@ def _compared(
     if difference <= TOLERANCE * largest:
         return run, f"ONNX Runtime computes the features, {difference:.1g} from torch's at most"
     return classifier.features, f"torch computes the features: ONNX's are {difference:.1g} away"
-
-
-def _forget_places(path: Path) -> None:
-    """Drop source paths from the file, so that its bytes do not depend on the folder."""
-    import onnx
-
-    model = onnx.load(path)
-    for node in model.graph.node:
-        node.ClearField("doc_string")
-    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _brief(error: Exception) -> str:

@@ -8,8 +8,6 @@ PIPELINE = DVC_YAML, PARAMS, LOCK = ("dvc.yaml", "params.yaml", "dvc.lock")
 
 RAW, PREPARED, FEATURES = Path("data/raw"), Path("data/prepared"), Path("data/features")
 PRETRAINED, CLASSIFIER = Path("models/pretrained"), Path("models/classifier")
-BACKBONE = FEATURES / "backbone.onnx"
-NO_BACKBONE = b"none\n"  # its content where none is run; DVC warns of an empty file
 OWN_INPUT = PRETRAINED / "input.json"
 EXPORTED = Path("models/exported")
 ONNX, PARITY = EXPORTED / "model.onnx", EXPORTED / "parity.json"

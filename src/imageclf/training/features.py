@@ -8,7 +8,6 @@ import numpy as np
 from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 
 from imageclf.data.prepared import SPLITS, Split
-from imageclf.project.folder import BACKBONE, NO_BACKBONE
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 def write_no_features(folder: Path) -> None:
     """Write empty files if nothing is trained on features. Needs no torch."""
-    (folder / BACKBONE.name).write_bytes(NO_BACKBONE)
     for split in SPLITS:
         np.save(folder / f"{split}.npy", np.empty((0, 0), np.float32))
 

@@ -1,15 +1,11 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from helpers.params import make_params
-from imageclf.inference import backbone as module
-from imageclf.inference.backbone import features_in_bf16, features_of, write_backbone
+from imageclf.inference.backbone import features_in_bf16, features_of
 from imageclf.network.classifier import Classifier, build_classifier
-from imageclf.project.folder import NO_BACKBONE
 
 SHAPE = (64, 64, 3)
 STATS = {"mean": [0.4] * 3, "std": [0.2] * 3}
@@ -28,11 +24,10 @@ def images(count: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_onnx_runtime_gives_torchs_features_at_any_batch(name: str, tmp_path: Path) -> None:
+def test_onnx_runtime_gives_torchs_features_at_any_batch(name: str) -> None:
     told: list[str] = []
     network = classifier(name)
-    write_backbone(network, SHAPE, tmp_path / "backbone.onnx", told.append)
-    features = features_of(network, tmp_path / "backbone.onnx", told.append)
+    features = features_of(network, SHAPE, told.append)
     for count in (11, 1, 3):
         with torch.no_grad():
             expected = network.features(images(count))
@@ -53,23 +48,19 @@ def test_bf16_gives_nearly_the_same_features(name: str) -> None:
     assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-def test_the_file_depends_on_the_weights_alone(tmp_path: Path) -> None:
-    written = []
-    for folder, threads in (("a", 1), ("b", 2)):
-        (tmp_path / folder).mkdir()
+def test_threads_give_the_same_bytes() -> None:
+    given = []
+    for threads in (1, 2):
         torch.set_num_threads(threads)
-        path = tmp_path / folder / "backbone.onnx"
-        write_backbone(classifier(NAMES[0]), SHAPE, path, print)
-        written.append(path.read_bytes())
-    assert written[0] == written[1]
-    assert str(Path(module.__file__).parent).encode() not in written[0]
+        given.append(features_of(classifier(NAMES[0]), SHAPE, print)(images(11)))
+    assert torch.equal(*given)
 
 
-def test_a_file_that_does_not_agree_is_not_used(tmp_path: Path) -> None:
+def test_an_export_that_does_not_agree_is_not_used() -> None:
     told: list[str] = []
-    write_backbone(classifier(NAMES[0], seed=1), SHAPE, tmp_path / "backbone.onnx", told.append)
-    network = classifier(NAMES[0])
-    features = features_of(network, tmp_path / "backbone.onnx", told.append)
+    network = classifier(NAMES[0], seed=1)
+    features = features_of(network, SHAPE, told.append)
+    network.load_state_dict(classifier(NAMES[0]).state_dict())
     with torch.no_grad():
         assert torch.equal(features(images(3)), network.features(images(3)))
     (line,) = told
@@ -83,12 +74,11 @@ class Unknown(torch.nn.Module):
         return torch.linalg.svdvals(pixels).flatten(1)
 
 
-def test_what_cannot_be_exported_is_computed_by_torch(tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_computed_by_torch() -> None:
     told: list[str] = []
     network = classifier(NAMES[0])
     network.network.backbone = Unknown()
-    write_backbone(network, SHAPE, tmp_path / "backbone.onnx", told.append)
-    assert (tmp_path / "backbone.onnx").read_bytes() == NO_BACKBONE
-    assert told[0].startswith("torch computes the features: no ONNX file can be made (")
-    features = features_of(network, tmp_path / "backbone.onnx", told.append)
+    features = features_of(network, SHAPE, told.append)
     assert features(images(2)).shape == (2, 192)
+    (line,) = told
+    assert line.startswith("torch computes the features: the network has no ONNX form (")
