@@ -92,7 +92,7 @@ def project_files(path: Path) -> frozenset[Path]:
     found = {LIBRARY / f"{place}.py" for place in places}
     found |= {ROOT / f"stages/{place}.py" for place in places}
     found |= {path.parent / name for name in TEMPLATE.findall(path.read_text())}
-    found |= {LIBRARY / "drawing/page.html.j2"} if path.name == "html.py" else set()
+    found |= {*path.parent.glob("*.html.j2")} if path.name == "html.py" else set()
     return frozenset(file for file in found if file.exists())
 
 

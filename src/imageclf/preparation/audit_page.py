@@ -1,17 +1,14 @@
 """The audit with pictures: one HTML page that needs nothing beside it."""
 
-import base64
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from imageclf.data.prepared import SPLITS, images_path, load_split
 from imageclf.drawing.html import render
+from imageclf.drawing.pictures import data_address
 from imageclf.files import write_text
 from imageclf.preparation.audit import remarks
 
@@ -22,8 +19,6 @@ SHOWN = 24  # pictures, or sets of pictures, of a kind
 TOGETHER = 6  # pictures of a set
 CLASSES_SHOWN = 30
 EXAMPLES = 8  # of each class
-SIDE = 96  # pixels of a picture on the page
-SMALL = 32
 POINTS = 500  # in the chart of sizes
 
 
@@ -53,12 +48,7 @@ class Album:
 
     def _picture(self, name: str) -> Picture:
         entry = self._rows.loc[name]
-        image = Image.fromarray(self._images[entry["split"]][entry["row"]].squeeze())
-        image.thumbnail((SIDE, SIDE))
-        content = io.BytesIO()
-        # The smallest are drawn dot by dot, which JPEG would blur.
-        image.save(content, "PNG" if image.width <= SMALL else "JPEG", quality=85)
-        address = f"data:image;base64,{base64.b64encode(content.getvalue()).decode()}"
+        address = data_address(self._images[entry["split"]][entry["row"]])
         return Picture(address, name, entry["split"], entry["class"], entry["note"])
 
 
