@@ -122,7 +122,7 @@ def test_planted_labels_are_found_and_hardly_any_other(prepared: Path) -> None:
     assert seen == 8 * sum(len(fold.train) for fold in drawn)
     page = Path("reports/suspects.html").read_text()
     assert page.count('alt="train/') + page.count('alt="val/') == 3 * len(table)
-    assert page.count('src="data:image;base64,') == 3 * len(table)
+    assert page.count('src="data:image/png;base64,') == 3 * len(table)
     assert "http" not in page
     assert not Path(".checkpoints/suspects").exists()
 
