@@ -50,12 +50,10 @@ mlflow.db: | .venv/installed
 	@echo "making the database of MLflow"
 	@$(OPEN_DATABASE)
 
-## run: the whole pipeline, then a summary of what came out
+## run: the whole pipeline, then a summary of what came out (V=1: with all that DVC prints)
 .PHONY: run
 run: setup
-	@$(BIN)/imageclf mend
-	@$(BIN)/dvc repro
-	@$(BIN)/imageclf summary
+	@$(BIN)/imageclf run $(if $(V),--verbose)
 
 ## test: every test but the slow ones
 .PHONY: test

@@ -39,7 +39,7 @@ FLOORS = [
     "commands",
     "cli",
 ]
-GROUND = {"files", "network_names", "params", "recipes", "sections", "text"}
+GROUND = {"files", "intervals", "network_names", "params", "recipes", "sections", "text"}
 SURPLUS = 2  # files that a stage does not import, at most, in a folder that it depends on
 # Packages, and the only wings or modules that may import them.
 DOORS = {

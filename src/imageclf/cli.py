@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
-from imageclf.commands.common import examples
+from imageclf.commands.common import complain, examples
 from imageclf.commands.mend import mend
 from imageclf.commands.models import models
 from imageclf.commands.predict import predict
 from imageclf.commands.promote import promote
 from imageclf.commands.rate import rate
 from imageclf.commands.rebuild import rebuild
+from imageclf.commands.run import run
 from imageclf.commands.runner import runner
 from imageclf.commands.runs import runs
 from imageclf.commands.server import server
@@ -38,7 +39,7 @@ class _Commands(click.Group):
             with file_errors_told():
                 return super().invoke(ctx)
         except UserError as error:
-            click.echo(f"error: {error}", err=True)
+            complain(error)
             ctx.exit(2)
         except KeyboardInterrupt:
             ctx.exit(130)
@@ -82,6 +83,7 @@ OF_ONE = (
     models,
     show,
     rate,
+    run,
     summary,
     suspects,
     predict,

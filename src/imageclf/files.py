@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from imageclf.text import printable
 
+LINE_SHOWN = 60  # characters of a line that is not valid
 LARGEST_CSV = 1 << 28  # bytes: ten times the predictions of a million images
 # Error numbers of an OSError: no space left, or none of the user's quota.
 DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -152,13 +153,15 @@ def parse_yaml(text: str | bytes, source: str) -> Any:
     """Parse YAML 1.2 to plain values; a UserError, which names the ``source``, if it is invalid."""
     from ruamel.yaml import YAML
 
-    with yaml_errors_told(source):
+    with yaml_errors_told(source, text):
         return YAML(typ="safe").load(text)
 
 
 @contextmanager
-def yaml_errors_told(source: str) -> Iterator[None]:
+def yaml_errors_told(source: str, text: str | bytes = "") -> Iterator[None]:
     """Raise what ruamel.yaml raises while it reads ``source`` as a UserError of one line.
+
+    With the ``text`` that it reads, the line at fault is named, and what is expected there.
 
     A date such as 2001-99-99, a number of 5,000 digits, a tag such as ``!!int x`` and a thousand
     open brackets are not among its own errors.
@@ -170,7 +173,37 @@ def yaml_errors_told(source: str) -> Iterator[None]:
     except RecursionError:
         raise UserError(f"{source} is not valid YAML: it is nested too deeply") from None
     except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+        whole = text if isinstance(text, str) else text.decode(errors="replace")
+        raise UserError(f"{source} is not valid YAML: {_fault(error, whole)}") from None
+
+
+def _fault(error: Exception, text: str) -> str:
+    """What is wrong in a line of YAML, in plain words for the commonest mistakes."""
+    from ruamel.yaml.error import MarkedYAMLError
+
+    lines = text.split("\n")
+    if not isinstance(error, MarkedYAMLError) or not error.problem_mark:
+        return " ".join(str(error).split())
+    problem, place = str(error.problem), error.problem_mark.line
+    if "expected ':'" in problem and error.context_mark:
+        place, problem = (
+            error.context_mark.line,
+            'is not "name: value", with a space after the colon',
+        )
+    if place >= len(lines):
+        return f"it ends too early: {problem}"
+    line = lines[place]
+    above = [each for each in lines[:place] if each.strip() and not each.lstrip().startswith("#")]
+    spaces, before = (len(each) - len(each.lstrip()) for each in (line, above[-1] if above else ""))
+    if line.startswith("\t"):
+        problem = "begins with a tab: use spaces"
+    elif "mapping" in problem and spaces != before:
+        problem = (
+            f"is indented by {spaces} and the line above by {before}: the names of one section "
+            "begin at the same column"
+        )
+    shown = line.partition(" #")[0].strip()[:LINE_SHOWN]
+    return f'line {place + 1}, "{shown}": {problem}'
 
 
 def sha256_file(path: Path) -> str:

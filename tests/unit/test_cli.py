@@ -22,6 +22,8 @@ from imageclf.commands.predict import FIGURE_ROWS
 from imageclf.drawing.plots import image_with_probabilities
 from imageclf.inference.prediction import likeliest, load_exported
 from imageclf.params import load_params
+from imageclf.tracking.journal import keep_registration
+from imageclf.training.history import MEASURED
 
 BIN = Path(sys.executable).parent
 Run = Callable[..., Result]
@@ -376,6 +378,32 @@ def test_what_show_refuses(run: Run) -> None:
     assert not Path("show.png").exists()
 
 
+FINGERPRINT = "f" * 64
+FIGURES = {"accuracy": 0.5, "accuracy_low": 0.5, "majority_accuracy": 0.5, "images": 9}
+
+
+def write_outs(**more: object) -> None:
+    """What the stages write, as far as a summary tells it."""
+    model = {"name": "mlp", "hidden": [8, 4], "head": []}
+    weights = {"title": "another training"}
+    values = {
+        "data/raw/source.json": {"title": "Clothes", "files": {"a": {"bytes": 2_000_000}}},
+        "reports/data.json": {"images": {"train": 6, "val": 2, "test": 10000}},
+        "reports/metrics.json": FIGURES,
+        "models/classifier/model.json": {
+            "fingerprint": FINGERPRINT,
+            "epoch": 2,
+            "model": model,
+            "weights": weights,
+        },
+    }
+    for path, value in (values | more).items():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(value))
+    rows = [f"{epoch},0.1,1,0.5,1,{accuracy}" for epoch, accuracy in [(1, 0.5), (2, 0.75), (3, 0)]]
+    Path("reports/history.csv").write_text("\n".join([",".join(["epoch", *MEASURED]), *rows]))
+
+
 def test_summary_shows_the_figures_and_where_everything_is(run: Run, model: Path) -> None:
     metrics = {
         "accuracy": 0.8757,
@@ -385,42 +413,38 @@ def test_summary_shows_the_figures_and_where_everything_is(run: Run, model: Path
         "majority_accuracy": 0.1,
         "images": 10000,
     }
-    Path("reports").mkdir()
-    Path("reports/metrics.json").write_text(json.dumps(metrics))
-    assert "models/classifier/model.json is missing: run `dvc repro`" in refused(run("summary"))
-    Path("models/classifier").mkdir()
-    Path("models/classifier/model.json").write_text(json.dumps({"fingerprint": "f" * 64}))
+    write_outs(**{"reports/metrics.json": metrics})
+    decision = {"promoted": True, "reasons": ["there was no champion"]}
+    keep_registration(FINGERPRINT, "clothes", "3", decision)
     result = run("summary")
     assert result.exit_code == 0
-    rows = dict(line.split("  ", 1) for line in result.stdout.splitlines())
-    found = {name: value.strip() for name, value in rows.items()}
-    assert found == {
-        "test accuracy": "87.57%  (99% interval from 86.70%; always guessing one class: 10.00%)",
-        "among the top 2": "95.00%",
-        "test images": "10,000",
-        "fingerprint": "f" * 64,
-        "report": "reports/evaluation/index.html",
-        "data": "reports/data.html",
-        "wrong labels": "imageclf suspects",
-        "plots": "dvc plots show",
-        "exported model": "models/exported/model.onnx",
-        "runs and models": "make ui",
-        "your own images": "imageclf predict IMAGE",
-    }
+    assert result.stdout.splitlines() == [
+        "data         Clothes",
+        "             6 train, 2 val, 10,000 test images",
+        "network      mlp, hidden layers of 8 and 4, begun with another training",
+        "             best epoch 2 of 3: val accuracy 75.0 %",
+        "accuracy     87.6 % of 10,000 test images (86.7 to 88.4 % with 99 % confidence)",
+        "             95.0 % among the 2 likeliest classes",
+        "             10.0 % by always guessing the commonest class",
+        "registered   clothes version 3, the champion: there was no champion",
+        "fingerprint  ffffffffffff",
+        "",
+        "the report       reports/evaluation/index.html",
+        "the data         reports/data.html",
+        "the model        models/exported/model.onnx",
+        "all runs         make ui",
+        "wrong labels     imageclf suspects",
+        "your own images  imageclf predict IMAGE",
+    ]
+    assert f"fingerprint  {'f' * 64}" in run("summary", "-v").stdout
 
 
 def test_summary_tells_what_the_report_warns_of(run: Run) -> None:
-    for path, values in {
-        "reports/metrics.json": {
-            **dict.fromkeys(("accuracy", "accuracy_low", "majority_accuracy"), 0.5),
-            "images": 9,
-        },
-        "models/classifier/model.json": {"fingerprint": "f" * 64},
-        "reports/evaluation/warnings.json": ["use my_photos"],
-    }.items():
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(values))
-    assert "\nwarning          use my_photos\n" in run("summary").stdout
+    write_outs(**{"reports/evaluation/warnings.json": ["use my_photos"]})
+    keep_registration("e" * 64, "clothes", "3", {"promoted": True, "reasons": []})
+    told = run("summary").stdout
+    assert "\nwarning      use my_photos\n" in told
+    assert "registered" not in told  # that was another model
 
 
 @pytest.mark.parametrize(
@@ -433,17 +457,9 @@ def test_summary_tells_what_the_report_warns_of(run: Run) -> None:
 def test_summary_tells_of_suspects_in_the_same_data(
     run: Run, data: dict[str, str], row: str
 ) -> None:
-    for path, values in {
-        "reports/metrics.json": {
-            **dict.fromkeys(("accuracy", "accuracy_low", "majority_accuracy"), 0.5),
-            "images": 9,
-        },
-        "reports/suspects.json": {"suspects": 7, "data": data},
-        "models/classifier/model.json": {"fingerprint": "f" * 64},
-        "data/prepared/digests.json": {"train": "1", "val": "2", "test": "3"},
-    }.items():
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(values))
+    digests = {"train": "1", "val": "2", "test": "3"}
+    suspects = {"suspects": 7, "data": data}
+    write_outs(**{"reports/suspects.json": suspects, "data/prepared/digests.json": digests})
     assert row in run("summary").stdout
 
 

@@ -88,6 +88,37 @@ def test_yaml_that_cannot_be_read_is_told_in_one_line(value: str) -> None:
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (
+            "   rate: 0.1  # here",
+            'line 4, "rate: 0.1": is indented by 3 and the line above by 2: '
+            "the names of one section begin at the same column",
+        ),
+        (
+            " rate: 0.1",
+            'line 4, "rate: 0.1": is indented by 1 and the line above by 2: '
+            "the names of one section begin at the same column",
+        ),
+        (
+            "rate: 0.1",
+            'line 5, "size: 32": is indented by 2 and the line above by 0: '
+            "the names of one section begin at the same column",
+        ),
+        ("\trate: 0.1", 'line 4, "rate: 0.1": begins with a tab: use spaces'),
+        ("  rate 0.1", 'line 4, "rate 0.1": is not "name: value", with a space after the colon'),
+        ("  rate:0.1", 'line 4, "rate:0.1": is not "name: value", with a space after the colon'),
+        ("  rate: @x", """line 4, "rate: @x": found character '@' that cannot start any token"""),
+    ],
+)
+def test_the_line_at_fault_is_named_with_what_is_expected(line: str, fault: str) -> None:
+    text = f"train:\n  epochs: 3\n# a comment\n{line}\n  size: 32\n"
+    with pytest.raises(UserError) as told:
+        parse_yaml(text, "params.yaml")
+    assert str(told.value) == f"params.yaml is not valid YAML: {fault}"
+
+
 def test_digests(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1

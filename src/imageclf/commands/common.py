@@ -12,11 +12,11 @@ from imageclf.files import UserError
 from imageclf.text import printable
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
 
-WIDTH = 100  # columns of output to a file or a pipe
+WIDTH = 80  # columns of output to a file or a pipe
 
 
 class InProject(click.Command):
@@ -57,16 +57,32 @@ def lines(*texts: str, style: str = "") -> "Text":
     return Text("\n".join(map(printable, texts)), style=style)
 
 
-def echo(shown: "RenderableType") -> None:
-    """Print in the width of the terminal, or else as plain text ``WIDTH`` columns wide."""
+def console() -> "Console":
+    """The terminal in its width, or else plain text ``WIDTH`` columns wide."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    console.width = console.width if console.is_terminal else WIDTH
-    with console.capture() as printed:
-        console.print(shown)
+    found = Console(highlight=False)
+    found.width = found.width if found.is_terminal else WIDTH
+    return found
+
+
+def echo(shown: "RenderableType") -> None:
+    """Print in the width of ``console``, without spaces at the ends of lines."""
+    where = console()
+    with where.capture() as printed:
+        where.print(shown)
     for line in printed.get().splitlines():
         click.echo(line.rstrip())
+
+
+def complain(error: object) -> None:
+    """Show an error on stderr: one line, which a terminal shows broken at words, in red."""
+    from rich.console import Console
+    from rich.text import Text
+
+    where = Console(stderr=True, highlight=False, soft_wrap=True)
+    where.soft_wrap = not where.is_terminal
+    where.print(Text.assemble(("error:", "bold red"), f" {error}"))
 
 
 @contextmanager

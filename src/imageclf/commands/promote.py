@@ -34,7 +34,7 @@ def promote(ctx: click.Context, model: str, back: bool) -> None:
         return
     done = registry.promote(model)
     verdict = "promoted" if done.decision.promoted else "refused"
-    for reason in done.decision.reasons:
-        click.echo(f"{verdict}: version {done.version}: {printable(reason)}")
+    reasons = printable("; ".join(done.decision.reasons))
+    click.echo(f"{verdict}: version {done.version}: {reasons}")
     click.echo(f"champion: {f'version {done.champion}' if done.champion else 'none'}")
     ctx.exit(0 if done.decision.promoted else 2)

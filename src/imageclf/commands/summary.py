@@ -3,10 +3,20 @@
 import os
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
+from imageclf.commands.common import columns, echo, lines
+from imageclf.commands.results import (
+    data_title,
+    epoch_told,
+    image_counts,
+    network_told,
+    registered_told,
+)
 from imageclf.files import read_json
+from imageclf.intervals import accuracy_told, percent
 from imageclf.project.folder import (
     AUDIT_PAGE,
     CLASSIFIER,
@@ -17,41 +27,56 @@ from imageclf.project.folder import (
     REPORTS,
     WARNINGS,
 )
-from imageclf.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 REPORT, SUSPECTS = EVALUATION / "index.html", REPORTS / "suspects.json"
+SHOWN_DIGITS = 12  # of a fingerprint
 
 
 @click.command()
-def summary() -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Show the whole fingerprint.")
+def summary(verbose: bool) -> None:
     """Show what came out of the pipeline, and where it is."""
     from imageclf.network.description import read_fingerprint
     from imageclf.tracking.connection import shown
 
     metrics = read_json(METRICS)
+    fingerprint = read_fingerprint(CLASSIFIER)
     server = shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    exported = sorted(path for path in EXPORTED.glob("model.*"))
-    rows = [
-        (
-            "test accuracy",
-            f"{metrics['accuracy']:.2%}  (99% interval from {metrics['accuracy_low']:.2%};"
-            f" always guessing one class: {metrics['majority_accuracy']:.2%})",
-        ),
-        *_top_k_rows(metrics),
-        *(("warning", warning) for warning in _warnings()),
-        ("test images", f"{metrics['images']:,}"),
-        ("fingerprint", read_fingerprint(CLASSIFIER)),
-        ("report", str(REPORT)),
-        ("data", str(AUDIT_PAGE)),
-        ("wrong labels", _wrong_labels()),
-        ("plots", "dvc plots show"),
-        ("exported model", "  ".join(map(str, exported)) or "missing: run `dvc repro`"),
-        ("runs and models", server if server.startswith("http") else "make ui"),
-        ("your own images", "imageclf predict IMAGE"),
+    exported = [*map(str, sorted(EXPORTED.glob("model.*")))]
+    rows: list[tuple[str, RenderableType]] = [
+        ("data", lines(data_title(), image_counts())),
+        ("network", lines(network_told(), epoch_told())),
+        ("accuracy", lines(*_accuracy(metrics))),
+        *(("registered", told) for told in [registered_told()] if told),
+        *(("warning", lines(text, style="yellow")) for text in _warnings()),
+        ("fingerprint", fingerprint if verbose else fingerprint[:SHOWN_DIGITS]),
     ]
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        click.echo(f"{name:<{width}}  {printable(value)}")
+    echo(columns(rows))
+    click.echo()
+    echo(
+        columns(
+            [
+                ("the report", str(REPORT)),
+                ("the data", str(AUDIT_PAGE)),
+                ("the model", lines(*(exported or ["missing: run `dvc repro`"]))),
+                ("all runs", server if server.startswith("http") else "make ui"),
+                ("wrong labels", _wrong_labels()),
+                ("your own images", "imageclf predict IMAGE"),
+            ]
+        )
+    )
+
+
+def _accuracy(metrics: dict[str, float]) -> Iterator[str]:
+    images = round(metrics["images"])
+    yield accuracy_told(round(metrics["accuracy"] * images), images)
+    for key, value in metrics.items():
+        if match := re.fullmatch(r"top_(\d+)_accuracy", key):
+            yield f"{percent(value)} among the {match[1]} likeliest classes"
+    yield f"{percent(metrics['majority_accuracy'])} by always guessing the commonest class"
 
 
 def _warnings() -> list[str]:
@@ -67,9 +92,3 @@ def _wrong_labels() -> str:
         if found["data"].items() <= read_json(digests).items():
             return f"{found['suspects']:,} suspects: {SUSPECTS.with_suffix('.html')}"
     return "imageclf suspects"
-
-
-def _top_k_rows(metrics: dict[str, float]) -> Iterator[tuple[str, str]]:
-    for key, value in metrics.items():
-        if match := re.fullmatch(r"top_(\d+)_accuracy", key):
-            yield f"among the top {match[1]}", f"{value:.2%}"

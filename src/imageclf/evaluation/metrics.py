@@ -1,6 +1,5 @@
 """Predictions on the test split, and the metrics of them."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,12 +10,11 @@ from numpy.typing import NDArray
 
 from imageclf.data.batches import in_turn
 from imageclf.data.prepared import Labels, Split
+from imageclf.intervals import wilson
 from imageclf.network.classifier import Classifier, evaluation_batch
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Z = 2.5758293035489  # of the normal distribution: 99 %, two-sided
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,10 @@ def metrics(predictions: Predictions, train_labels: Labels, top_k: int) -> dict[
         "accuracy": correct / count,
         **top,
         "loss": round(float(predictions.loss.mean()), 4),
-        "accuracy_low": round(wilson_low(correct, count), 4),
+        "accuracy_low": round(wilson(correct, count)[0], 4),
         "majority_accuracy": float((labels == np.bincount(train_labels).argmax()).mean()),
         "images": count,
     }
-
-
-def wilson_low(successes: int, trials: int) -> float:
-    """The lower end of the 99 % score interval of a proportion (Wilson 1927)."""
-    p, z2 = successes / trials, Z**2
-    centre = p + z2 / (2 * trials)
-    spread = Z * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials**2))
-    return (centre - spread) / (1 + z2 / trials)
 
 
 def per_class_table(predictions: Predictions, class_names: Sequence[str]) -> "pd.DataFrame":

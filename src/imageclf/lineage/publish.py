@@ -1,7 +1,7 @@
 """Publication: the files of a finished pipeline are written to MLflow."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from imageclf.project.folder import (
 )
 from imageclf.project.lock import md5_of, recorded_outs
 from imageclf.tracking.gate import Identity, read_candidate
-from imageclf.tracking.journal import Journal, Record, trained_here
+from imageclf.tracking.journal import Journal, Record, keep_registration, trained_here
 from imageclf.tracking.messages import Dataset, File, Item, Metrics, Patch, describe_run, now_ms
 from imageclf.tracking.patch import record_source
 from imageclf.tracking.registry import Model, Registration
@@ -52,6 +52,7 @@ def register(params: Params) -> tuple[Registration, Record]:
     record = outs.journal.register(description, files, restored, now_ms())
     digest = Snapshot("", files).digest if LOCK in files else None
     done = outs.publish(record, tracked_values(params), digest)
+    keep_registration(outs.fingerprint, params.register_.name, done.version, asdict(done.decision))
     end_abandoned()
     return done, record
 

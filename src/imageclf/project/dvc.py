@@ -164,13 +164,18 @@ def dvc(
 
 
 def dvc_in_terminal(
-    *arguments: str, at: Path | None = None, environment: Mapping[str, str] | None = None
+    *arguments: str,
+    at: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    **streams: int,
 ) -> AbstractContextManager["subprocess.Popen[bytes]"]:
-    """Run a `dvc` command in the terminal and in the folder ``at``; it ends with the block.
+    """Run a `dvc` command in the folder ``at``; it ends with the block.
+
+    It reads and writes the terminal, but for the ``streams`` that are given: stdin, stdout, stderr.
 
     Raises:
         UserError: the project is in no git repository.
     """
     if at is None:
         check_repository()
-    return guarded([*DVC, *arguments], cwd=at, env=environment)
+    return guarded([*DVC, *arguments], cwd=at, env=environment, **streams)

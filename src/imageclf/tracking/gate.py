@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
 from imageclf.files import read_csv, read_json
+from imageclf.intervals import accuracy_told, percent
 from imageclf.project.folder import AUDIT, METRICS, PARITY, PREDICTIONS
 
 SIGNIFICANCE = 0.05  # p below which the candidate is better than the champion
+LEAST_TOLD = 0.000001  # a p below it is told as smaller than that
 MOST_LEAKED = 0.01  # share of the test images that may also be, pixel for pixel, in another split
 # The files that the gate reads, in the workspace or among the artifacts of a run.
 EVIDENCE = (METRICS, AUDIT, PREDICTIONS, PARITY)
@@ -68,6 +71,11 @@ class Candidate:
     majority_accuracy: float
     exports_agree: bool
     data_problems: tuple[str, ...]
+
+    @property
+    def accuracy_told(self) -> str:
+        """Its accuracy with the interval, which is wide where there are few test images."""
+        return accuracy_told(sum(self.correct), len(self.correct))
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,7 @@ def decide(candidate: Candidate, champion: Champion | None) -> Decision:
     """
     better, comparison = _compare(candidate, champion)
     against = _against_it_alone(candidate) + [comparison] * (not better)
-    return Decision(not against, tuple(against) or (comparison,))
+    return Decision(not against, tuple(against) or (comparison, candidate.accuracy_told))
 
 
 def _against_it_alone(candidate: Candidate) -> list[str]:
@@ -149,9 +157,8 @@ def _against_it_alone(candidate: Candidate) -> list[str]:
         reasons.append("its exported file was not proved to agree with the model")
     if not candidate.accuracy_low > candidate.majority_accuracy:
         reasons.append(
-            f"it is not clearly better than always guessing the commonest class: its accuracy may "
-            f"be as low as {candidate.accuracy_low:.4f}, guessing gives "
-            f"{candidate.majority_accuracy:.4f}"
+            f"not clearly better than always guessing the commonest class, which is right on "
+            f"{percent(candidate.majority_accuracy)}: {candidate.accuracy_told}"
         )
     return reasons
 
@@ -169,9 +176,15 @@ def _compare(candidate: Candidate, champion: Champion | None) -> tuple[bool, str
         return False, f"the champion was tested on other data: test it on these, {OR_ANEW}"
     pairs = [*zip(candidate.correct, champion.correct, strict=True)]
     gained, lost = pairs.count((True, False)), pairs.count((False, True))
-    counts = f"right where the champion is wrong: {gained}, wrong where it is right: {lost}"
-    if gained <= lost:
-        return False, f"{counts}: it is no better"
     p = mcnemar(gained, lost)
     better = p < SIGNIFICANCE
-    return better, f"{counts}: {'it is better' if better else 'chance explains that'} (p = {p:.2g})"
+    verdict = "better" if better else "not clearly better" if gained > lost else "no better"
+    chance = "" if better else ", which may be chance"
+    counts = f"where they differ, right {gained:,} to {lost:,} times"
+    told = f"{chance} (p {_told(p)})" if gained > lost else ""
+    return better, f"{verdict} than the champion: {counts}{told}"
+
+
+def _told(p: float) -> str:
+    """A probability without an exponent, with the sign before it."""
+    return f"= {Decimal(f'{p:.2g}'):f}" if p >= LEAST_TOLD else f"< {Decimal(str(LEAST_TOLD)):f}"

@@ -18,11 +18,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from imageclf.files import UserError, atomic_writer, write_json, write_text
+from imageclf.files import UserError, atomic_writer, read_json, write_json, write_text
 from imageclf.project.folder import LOCK, PIPELINE, project_root
 from imageclf.tracking.messages import (
     FINGERPRINT,
@@ -43,6 +44,7 @@ from imageclf.tracking.secret_scan import without_secret_comments
 JOURNAL = Path(".imageclf/trained")
 # In the folder of a training, which may not be the root: the model that was trained there last.
 LATEST = Path(".imageclf/latest")
+REGISTERED = Path(".imageclf/registered.json")  # likewise: how the model was registered last
 ORIGIN, POINTS, PATCH = "origin.json", "points.jsonl", "changes.patch"
 CHECKED = (POINTS, *PIPELINE, ORIGIN)  # ORIGIN is written last: it makes the folder a journal
 FILES = (PATCH, *CHECKED)
@@ -271,3 +273,17 @@ def _all_journals() -> tuple[list[Journal], list[str]]:
 def trained_here(fingerprint: str) -> bool:
     """Whether this model was trained here last, and is not from a cache or a remote."""
     return LATEST.exists() and LATEST.read_text("utf-8") == fingerprint
+
+
+def keep_registration(
+    fingerprint: str, name: str, version: str, decision: Mapping[str, Any]
+) -> None:
+    """Keep how the model in the current folder was registered, for `imageclf summary`."""
+    known = {"fingerprint": fingerprint, "name": name, "version": version}
+    write_json(REGISTERED, {**known, **decision})
+
+
+def last_registration(fingerprint: str) -> dict[str, Any] | None:
+    """How a model was registered, if it is the one that was registered last in this folder."""
+    found: dict[str, Any] = read_json(REGISTERED) if REGISTERED.exists() else {}
+    return found if found.get("fingerprint") == fingerprint else None
