@@ -6,6 +6,7 @@ from command import stage
 from imageclf.files import atomic_folder, write_json
 from imageclf.params import Params
 from imageclf.project.folder import (
+    CALIBRATION,
     CLASSIFIER,
     EVALUATION,
     FEATURES,
@@ -25,17 +26,25 @@ def main(params: Params) -> None:
 
     import pandas as pd
 
-    from imageclf.data.prepared import load_features, load_split
+    from imageclf.data.prepared import SPLITS, Split, load_features, load_split
+    from imageclf.evaluation.calibration import calibrate, calibration_figures
     from imageclf.evaluation.metrics import metrics, per_class_table, predict
     from imageclf.evaluation.report import draw_training, warnings, write_report
     from imageclf.network.classifier import load_classifier
 
     classifier, description = load_classifier(CLASSIFIER)
     classifier = classifier.to(runtime.device)
-    train, test = load_split(PREPARED, "train"), load_split(PREPARED, "test")
-    features = load_features(FEATURES, "test", test) if params.trains_on_features else None
-    predictions = predict(classifier, test, features)
+    train, val, test = (load_split(PREPARED, name) for name in SPLITS)
+    features: dict[str, Split] = {}
+    if params.trains_on_features:
+        splits = {"val": val, "test": test}
+        features = {name: load_features(FEATURES, name, each) for name, each in splits.items()}
+    calibration = calibrate(classifier, val, features.get("val"), params.evaluate.calibrate)
+    calibration.write(CALIBRATION)
+    classifier.temperature = calibration.temperature
+    predictions = predict(classifier, test, features.get("test"))
     figures = metrics(predictions, train.labels, params.evaluate.top_k)
+    figures |= calibration_figures(predictions, calibration.temperature)
     warned = list(warnings(figures, description, len(train)))
     with atomic_folder(EVALUATION) as target:
         draw_training(target, classifier, params, train, description.class_names)

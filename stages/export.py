@@ -1,11 +1,11 @@
-"""models/classifier -> models/exported."""
+"""models/classifier and its calibration -> models/exported."""
 
 import click
 
 from command import stage
 from imageclf.files import atomic_folder, write_json
 from imageclf.params import Params
-from imageclf.project.folder import CLASSIFIER, EXPORTED, PREPARED
+from imageclf.project.folder import CALIBRATION, CLASSIFIER, EXPORTED, PREPARED
 from imageclf.training.device import prepare_runtime
 
 
@@ -15,10 +15,12 @@ def main(params: Params) -> None:
     prepare_runtime(params)
 
     from imageclf.data.prepared import load_split
+    from imageclf.inference.calibration import read_calibration
     from imageclf.inference.export import export, parity
     from imageclf.network.classifier import load_classifier
 
     classifier, description = load_classifier(CLASSIFIER)
+    classifier.temperature = read_calibration(CALIBRATION).temperature
     images = load_split(PREPARED, "test").images
     with atomic_folder(EXPORTED) as target:
         export(classifier, description, target)

@@ -52,6 +52,7 @@ DOORS = {
         "data/batches",
         "inference/backbone",
         "inference/export",
+        "evaluation/calibration",
         "evaluation/metrics",
         "evaluation/suspects",
     },

@@ -183,6 +183,7 @@ class Evaluate(Section):
     """What is measured on the test split."""
 
     top_k: Positive
+    calibrate: Literal["none", "temperature"]
     pictures: Annotated[int, Field(gt=0, le=256)]
 
 

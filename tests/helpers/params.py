@@ -13,7 +13,7 @@ from imageclf.recipes import BASE, Recipe, use_recipe
 ROOT = Path(__file__).parents[2]
 # What no recipe sets.
 REST: dict[str, dict[str, Any]] = {
-    "evaluate": {"top_k": 3, "pictures": 24},
+    "evaluate": {"top_k": 3, "calibrate": "temperature", "pictures": 24},
     "export": {"tolerance": 0.0001},
     "register": {"experiment": "imageclf"},
     "runtime": {"device": "auto", "threads": "auto", "processes": "auto", "checkpoint_minutes": 5},

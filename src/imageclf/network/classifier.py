@@ -30,6 +30,7 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.output = network, output
+        self.temperature = 1.0  # that of a calibration, which is fitted after the training
         spread = torch.tensor(std, dtype=torch.float64)
         scale, shift = 1 / (255 * spread), -torch.tensor(mean, dtype=torch.float64) / spread
         self.register_buffer("scale", scale.float().reshape(1, -1, 1, 1), persistent=False)
@@ -57,7 +58,12 @@ class Classifier(nn.Module):
 
     def as_probabilities(self, output: Tensor) -> Tensor:
         """The network's output as probabilities: softmax maps log-probabilities to them, too."""
-        return output if self.output == "softmax" else output.softmax(dim=1)
+        return (self.logits(output) / self.temperature).softmax(dim=1)
+
+    def logits(self, output: Tensor) -> Tensor:
+        """The network's output as logits, up to a constant for each image."""
+        smallest = torch.finfo(torch.float32).tiny
+        return output.clamp_min(smallest).log() if self.output == "softmax" else output
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ PIPELINE = DVC_YAML, PARAMS, LOCK = ("dvc.yaml", "params.yaml", "dvc.lock")
 
 RAW, PREPARED, FEATURES = Path("data/raw"), Path("data/prepared"), Path("data/features")
 PRETRAINED, CLASSIFIER = Path("models/pretrained"), Path("models/classifier")
+CALIBRATION = Path("models/calibration.safetensors")
 OWN_INPUT = PRETRAINED / "input.json"
 EXPORTED = Path("models/exported")
 ONNX, PARITY = EXPORTED / "model.onnx", EXPORTED / "parity.json"

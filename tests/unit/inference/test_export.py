@@ -23,6 +23,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Classifier, Desc
     classifier = build_classifier(
         make_params(model__dropout=0.5).model, STATS, (28, 28, 1), 10
     ).eval()
+    classifier.temperature = 1.7
     export(classifier, description(), folder)
     return classifier, description(), folder
 
@@ -81,10 +82,11 @@ def test_the_same_model_gives_the_same_bytes(
 
 
 def test_a_convolutional_net_on_colour_images_exports_too(tmp_path: Path) -> None:
-    model = make_params(model__name="cnn").model
+    model = make_params(model__name="cnn", model__output="softmax", train__loss="mse").model
     shape = (32, 32, 3)
     stats = {"mean": [0.4] * 3, "std": [0.2] * 3}
     classifier = build_classifier(model, stats, shape, 10).eval()
+    classifier.temperature = 0.6
     images = np.random.default_rng(0).integers(0, 256, (10, *shape)).astype(np.uint8)
     export(classifier, description(image_shape=[*shape], **stats), tmp_path)
     assert parity(classifier, images, tmp_path, tolerance=1e-4)["agree"]
