@@ -12,6 +12,7 @@ from hypothesis import given
 
 from helpers.params import make_params
 from helpers.watch import Watch, examples, little_memory, mutated
+from imageclf.evaluation.comparison import read_answers
 from imageclf.evaluation.suspects import load_labelled
 from imageclf.files import UserError, write_json
 from imageclf.tracking.gate import read_correct
@@ -50,7 +51,9 @@ HISTORY = "".join(
     f"{line}\n"
     for line in (",".join(["epoch", *MEASURED]), "1,0.1,2.3,0.1,2.2,0.2", "2,0.1,2.1,0.3,2.0,0.4")
 ).encode()
-PREDICTIONS = b"image,actual,predicted,probability\n0,cat,cat,0.9\n1,dog,cat,0.8\n2,dog,dog,0.7\n"
+PREDICTIONS = (
+    b"name,actual,predicted,probability,loss\n0,cat,cat,0.9,0.1\n1,dog,cat,0.8,2\n2,dog,dog,0.7,1\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,7 @@ def tables(tmp_path: Path) -> dict[str, Table]:
     return {
         "history": Table(tmp_path / "history.csv", read_history, [HISTORY]),
         "predictions": Table(tmp_path / "predictions.csv", read_correct, [PREDICTIONS]),
+        "answers": Table(tmp_path / "predictions.csv", read_answers, [PREDICTIONS]),
         "manifest": Table(
             folder / "manifest.parquet",
             lambda path: load_labelled(make_params(), path.parent),
@@ -119,7 +123,7 @@ def check(table: Table, content: bytes, watch: Watch) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", ["history", "predictions", "manifest"])
+@pytest.mark.parametrize("name", ["history", "predictions", "answers", "manifest"])
 def test_mutated_tables_are_read_or_refused(
     name: str, tables: dict[str, Table], watch: Watch
 ) -> None:

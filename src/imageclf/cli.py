@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from imageclf.commands.common import complain, examples
+from imageclf.commands.compare import compare
 from imageclf.commands.mend import mend
 from imageclf.commands.models import models
 from imageclf.commands.predict import predict
@@ -59,6 +60,7 @@ class _Commands(click.Group):
         "imageclf suspects             labels that are probably wrong",
         "imageclf predict photo.jpg    the classes of your own images",
         "imageclf runs                 every training, and what it reached",
+        "imageclf compare              the workspace against the champion, on one page",
         "imageclf trace MODEL          what a model was made from",
         "imageclf rebuild MODEL        make it again elsewhere, and compare",
         "imageclf mend                 after a kill, when `dvc repro` does not go on",
@@ -89,6 +91,7 @@ OF_ONE = (
     predict,
     runs,
     sync,
+    compare,
     promote,
     trace,
     rebuild,

@@ -85,6 +85,7 @@ class Registry(FinishedTraining):
                 "accuracy": right / IMAGES,
                 "accuracy_low": right / IMAGES - 0.1,
                 "majority_accuracy": 0.1,
+                "images": IMAGES,
             },
             "reports/data.json": {"images": {"test": IMAGES}, "leaks": []},
             "models/exported/parity.json": {
@@ -96,8 +97,9 @@ class Registry(FinishedTraining):
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_text(json.dumps(value))
         Path("reports/evaluation").mkdir(exist_ok=True)
-        rows = ["a,a\n"] * right + ["a,b\n"] * (IMAGES - right)
-        Path("reports/evaluation/predictions.csv").write_text("actual,predicted\n" + "".join(rows))
+        rows = ["a,a,0.9,0.1\n"] * right + ["a,b,0.6,1.2\n"] * (IMAGES - right)
+        table = "actual,predicted,probability,loss\n" + "".join(rows)
+        Path("reports/evaluation/predictions.csv").write_text(table)
 
     def champion(self, name: str = "digits") -> str:
         return str(self.client.get_model_version_by_alias(name, "champion").version)

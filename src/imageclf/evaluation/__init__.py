@@ -1,4 +1,5 @@
-"""Figures and pages about a model: metrics on the test split, the report, wrong labels.
+"""Figures and pages about models: metrics, the report, two models compared, wrong labels.
 
-It may import ``training``, ``network``, ``data``, ``preparation``, ``project`` and ``drawing``.
+It may import ``tracking``, ``training``, ``network``, ``data``, ``preparation``, ``project`` and
+``drawing``.
 """

@@ -1,4 +1,4 @@
 """What a model was made from: found, shown, published to MLflow, and rebuilt.
 
-It may import ``team``, ``tracking``, ``inference`` and ``project``.
+It may import ``team``, ``evaluation``, ``tracking``, ``inference`` and ``project``.
 """

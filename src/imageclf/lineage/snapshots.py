@@ -19,7 +19,7 @@ from imageclf.files import UserError, digest_of, parse_yaml, read_yaml
 from imageclf.params import flatten
 from imageclf.project.dvc import dvc, has_remotes, laid_out, reason_of
 from imageclf.project.folder import CLASSIFIER, DVC_YAML, LOCK, PARAMS, PIPELINE
-from imageclf.project.git import commit_in, git_if_any
+from imageclf.project.git import Commit, commit_in, git_if_any
 from imageclf.project.lock import LockedStage, locked_stages
 from imageclf.tracking.journal import Record, journals
 from imageclf.tracking.messages import now_ms
@@ -200,6 +200,15 @@ def _from_git() -> Iterator[Snapshot]:
         with suppress(UserError):  # a commit with a damaged dvc.lock
             found.contradiction()
             yield found
+
+
+def committed(commit: Commit) -> Snapshot | None:
+    """The snapshot that a commit holds; None if it holds none."""
+    texts = _texts(f"{commit}:./{name}" for name in PIPELINE)
+    files = {name: text for name, text in zip(PIPELINE, texts, strict=True) if text is not None}
+    if len(files) < len(PIPELINE):
+        return None
+    return Snapshot(f"the commit {commit[:7]}", _without_register(files))
 
 
 def _lines(*arguments: str) -> list[str]:

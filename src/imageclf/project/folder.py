@@ -17,6 +17,7 @@ AUDIT, AUDIT_PAGE = REPORTS / "data.json", REPORTS / "data.html"
 HISTORY, METRICS = REPORTS / "history.csv", REPORTS / "metrics.json"
 EVALUATION = REPORTS / "evaluation"
 PREDICTIONS, WARNINGS = EVALUATION / "predictions.csv", EVALUATION / "warnings.json"
+COMPARISON = REPORTS / "compare.html"
 HOME = Path(".imageclf/home")  # of a user who has no other
 # What .dvcignore makes DVC leave out of every folder: files of Python and of editors.
 IGNORED = ("__pycache__", ".*", "*~", "#*#")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, StringConstraints, TypeAdapter, 
 from rich.console import Console
 
 from imageclf.project.folder import files_below
-from imageclf.project.lock import Out, inside, md5_of
+from imageclf.project.lock import Out, inside, lies_in, md5_of
 from imageclf.system.progress import byte_progress
 
 
@@ -57,6 +57,24 @@ def copies_of(out: Out, cache: Path, workspace: Path | None) -> list[Copy]:
     here = [str(Path(out.path, name)) for name in files_below(workspace / out.path)]
     here_too = dict.fromkeys(here, "") | md5s
     return found + [Copy(out, name, workspace / name, md5, False) for name, md5 in here_too.items()]
+
+
+def recorded_file(path: Path, outs: Iterable[Out], cache: Path) -> Path | None:
+    """A copy of a file, in the cache or in the workspace, that is as dvc.lock records it, if any.
+
+    Args:
+        path: of the file, relative to the project's folder: of an out, or in one.
+        outs: those in dvc.lock.
+        cache: the folder of DVC's cache.
+    """
+    for out in outs:
+        if lies_in(str(path), [out.path]):
+            copies = [copy for copy in copies_of(out, cache, None) if copy.name == str(path)]
+            found = [copy.path for copy in copies if md5_of(copy.path) == copy.md5]
+            if found or not path.exists() or md5_of(Path(out.path)) != out.md5:
+                return next(iter(found), None)
+            return path
+    return None
 
 
 def _object(cache: Path, md5: str) -> Path:

@@ -181,10 +181,12 @@ def _compare(candidate: Candidate, champion: Champion | None) -> tuple[bool, str
     verdict = "better" if better else "not clearly better" if gained > lost else "no better"
     chance = "" if better else ", which may be chance"
     counts = f"where they differ, right {gained:,} to {lost:,} times"
-    told = f"{chance} (p {_told(p)})" if gained > lost else ""
+    told = f"{chance} ({p_told(p)})" if gained > lost else ""
     return better, f"{verdict} than the champion: {counts}{told}"
 
 
-def _told(p: float) -> str:
-    """A probability without an exponent, with the sign before it."""
-    return f"= {Decimal(f'{p:.2g}'):f}" if p >= LEAST_TOLD else f"< {Decimal(str(LEAST_TOLD)):f}"
+def p_told(p: float) -> str:
+    """A p-value without an exponent, such as ``p = 0.013``."""
+    if p < LEAST_TOLD:
+        return f"p < {Decimal(str(LEAST_TOLD)):f}"
+    return f"p = {Decimal(f'{p:.2g}'):f}"

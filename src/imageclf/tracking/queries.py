@@ -1,6 +1,6 @@
 """Queries to MLflow: the run of a model, its versions, and the files that it was made from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +112,21 @@ def download_classifier(uri: str, folder: Path) -> Path:
             raise UserError(f"{uri}: its run holds no {CLASSIFIER}: register it again")
         folder.mkdir(parents=True, exist_ok=True)
         return Path(client.download_artifacts(run.id, str(CLASSIFIER), str(folder)))
+
+
+def download_files(run_id: str, paths: Iterable[Path], folder: Path) -> dict[Path, Path]:
+    """Download files of a run into a folder; where those are that the run has among its artifacts.
+
+    Raises:
+        TrackingError: MLflow cannot be read.
+    """
+    with _store() as store:
+        client, found = store.client, {}
+        for path in paths:
+            listed = client.list_artifacts(run_id, str(path.parent))
+            if str(path) in {each.path for each in listed}:
+                found[path] = Path(client.download_artifacts(run_id, str(path), str(folder)))
+        return found
 
 
 def find_runs(digits: str) -> list[TrackedRun]:

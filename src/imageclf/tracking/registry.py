@@ -140,6 +140,20 @@ def take_back(model: str) -> tuple[str, str]:
         return holder, earlier
 
 
+def opponent(name: str, fingerprint: str) -> str | None:
+    """The champion's version, or that of the one before it if the champion has the fingerprint.
+
+    Returns None if there is none; raises as ``register`` does.
+    """
+    with opened_store(PATIENT) as store:
+        versions = _Versions(store, name)
+        holder = versions.champion()
+        if holder is None:
+            return None
+        tags = versions.tags(holder)
+        return tags.get(REPLACED) if tags.get("fingerprint") == fingerprint else holder
+
+
 @contextmanager
 def downloaded_model(uri: str) -> Iterator[Path]:
     """A temporary folder with ``model.onnx`` of a model, such as ``models:/digits@champion``.

@@ -10,7 +10,7 @@ from rich.text import Text
 from helpers.files import flip
 from imageclf.files import write_text
 from imageclf.project.dvc import dvc
-from imageclf.project.integrity import check, copies_of
+from imageclf.project.integrity import check, copies_of, recorded_file
 from imageclf.project.lock import Out, recorded_outs
 
 CACHE = Path(".dvc/cache")
@@ -114,3 +114,21 @@ def test_one_copy_is_enough_and_none_is_too_few(outs: dict[str, Out]) -> None:
 def test_a_file_that_is_not_recorded_is_found(outs: dict[str, Out]) -> None:
     Path("folder/below/b").touch()
     assert found(outs["folder"]) == ([("folder/below/b", False)], [])
+
+
+def test_a_file_is_had_from_the_cache_or_else_from_the_workspace(outs: dict[str, Out]) -> None:
+    for name in ("file", "folder/below/a"):
+        (cached_copy,) = (
+            copy.path
+            for out in outs.values()
+            for copy in copies_of(out, CACHE, None)
+            if copy.name == name
+        )
+        assert recorded_file(Path(name), outs.values(), CACHE) == cached_copy
+        flip(cached_copy)
+        assert recorded_file(Path(name), outs.values(), CACHE) == Path(name)
+        Path(name).chmod(0o644)
+        Path(name).write_text("changed\n")
+        assert recorded_file(Path(name), outs.values(), CACHE) is None
+    assert recorded_file(Path("folder/none"), outs.values(), CACHE) is None
+    assert recorded_file(Path("elsewhere"), outs.values(), CACHE) is None
