@@ -77,13 +77,10 @@ lint: setup types
 types: setup
 	@$(BIN)/mypy
 
-## ui: compare the runs in the browser, at the address that it prints
+## ui: compare the runs in the browser, at the address that it prints (PORT=5001)
 .PHONY: ui
 ui: setup
-	@$(OPEN_DATABASE)
-	@case "$$MLFLOW_TRACKING_URI" in http*) echo "the runs are at the server that MLFLOW_TRACKING_URI names";; \
-	*) echo 'compare the runs: http://127.0.0.1:5000/#/experiments?workflowType=machine_learning'; \
-	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}";; esac
+	@$(BIN)/imageclf ui --port $(PORT)
 
 BACKEND ?= sqlite
 PORT ?= 5000

@@ -46,7 +46,7 @@ def test_it_learns_digits_and_registers_the_model(project: Project) -> None:
     assert metrics["images"] == 359
     (run,) = project.runs()
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["test_accuracy"] == metrics["accuracy"]
+    assert run.data.metrics["test/accuracy"] == metrics["accuracy"]
     model = read_json(project.folder / "models/classifier/model.json")
     assert run.data.tags["fingerprint"] == model["fingerprint"]
 
@@ -177,7 +177,7 @@ def test_images_in_shards_go_the_whole_way(tmp_path: Path, migrated: Path) -> No
     assert (metrics["accuracy"] > 0.9, metrics["images"]) == (True, 359)
     assert read_json(project.folder / "models/exported/parity.json")["agree"]
     (run,) = project.runs()
-    assert run.data.metrics["test_accuracy"] == metrics["accuracy"]
+    assert run.data.metrics["test/accuracy"] == metrics["accuracy"]
     project.run("imageclf", "show", "--output", "seen.png")
     before = project.md5s()
     assert project.repro() == []

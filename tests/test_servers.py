@@ -154,7 +154,7 @@ def test_the_pipeline_reports_to_a_server_with_a_password(
     accuracy = read_json(project.folder / "reports/metrics.json")["accuracy"]
     version = client.get_model_version_by_alias("digits", "champion")
     run = client.get_run(version.run_id)
-    assert (run.info.status, run.data.metrics["test_accuracy"]) == ("FINISHED", accuracy)
+    assert (run.info.status, run.data.metrics["test/accuracy"]) == ("FINISHED", accuracy)
     assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
     kept = client.download_artifacts(run.info.run_id, "reports/metrics.json", str(tmp_path))
     assert read_json(Path(kept))["accuracy"] == accuracy

@@ -10,16 +10,11 @@ import pytest
 from helpers.project import Project
 from imageclf.files import sha256_file
 from imageclf.tracking.journal import Journal
+from imageclf.tracking.metric_names import grouped
+from imageclf.tracking.tags import whole
+from imageclf.training.history import TRACKED
 
-SHOWN = (
-    "learning_rate",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "seconds",
-    "images_per_second",
-)
+SHOWN = [*map(grouped, TRACKED)]
 
 
 class Store:
@@ -115,7 +110,7 @@ def test_each_training_is_one_run_that_says_how_it_came_about(trained: Project) 
     for rate, run in runs.items():
         patch = Journal(run.data.tags["fingerprint"], trained.folder).patch.read_text()
         assert f"+  learning_rate: {rate}" in patch.replace("1e30", "1e+30")
-        assert run.data.tags["git_commit"] == trained.run("git", "rev-parse", "HEAD").strip()
+        assert whole(run.data.tags)["git_commit"] == trained.run("git", "rev-parse", "HEAD").strip()
 
 
 @pytest.mark.slow
@@ -151,7 +146,7 @@ def test_commits_and_experiments_come_back_without_a_journal(trained: Project) -
     names = {rate: run.data.tags["DVC_EXP_NAME"] for rate, run in rates(trained).items()}
     assert names == {"0.1": "again", "0.02": "aside", "0.03": "queued"}
     for run in trained.runs():
-        params = trained.run("git", "show", f"{run.data.tags['git_commit']}:params.yaml")
+        params = trained.run("git", "show", f"{whole(run.data.tags)['git_commit']}:params.yaml")
         assert f"learning_rate: {run.data.params['train.learning_rate']}" in params
         assert run.data.tags["restored_from_cache"] == "true"
         assert len(run.data.metrics) > len(SHOWN)

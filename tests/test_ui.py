@@ -2,20 +2,25 @@
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE, Popen
 from urllib.parse import quote
 
 import pytest
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from helpers.params import make_params
+from helpers.params import ROOT, make_params
 from imageclf.tracking.messages import End, Metrics, describe_run
+from imageclf.tracking.provenance import Provenance
 from imageclf.tracking.runs import report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -55,14 +60,49 @@ def four_runs() -> list[str]:
     names = []
     for number, rate in enumerate(RATES):
         params = make_params(train__learning_rate=rate)
-        run = replace(describe_run(params, f"{number}" * 64, {}), started=1_700_000_000_000)
+        run = describe_run(params, f"{number}" * 64, {})
+        run = replace(run, origin=Provenance(user="Jo Doe"), started=1_700_000_000_000)
         losses = [
-            Metrics(step, {"val_loss": rate + 1 / step}, 1_700_000_000_000 + 1000 * step)
+            Metrics(
+                step,
+                {"val_loss": rate + 1 / step, "val_accuracy": 1 - rate},
+                1_700_000_000_000 + 1000 * step,
+            )
             for step in (1, 2, 3)
         ]
-        report(run, [*losses, End("FINISHED", 1_700_000_010_000)])
+        tested = Metrics(0, {"test_accuracy": 1 - rate}, 1_700_000_010_000)
+        report(run, [*losses, tested, End("FINISHED", tested.time)])
         names.append(run.name)
     return names
+
+
+@pytest.fixture
+def interface(project: Path, free_port: int) -> Iterator[tuple[list[str], str]]:
+    """The names of four runs, and the address at which `imageclf ui` shows them."""
+    names = four_runs()
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, project)
+    with Popen(["imageclf", "ui", "--port", str(free_port)], stdout=PIPE, text=True) as process:
+        assert process.stdout
+        address = process.stdout.readline().partition(": ")[2].strip()
+        yield names, address
+        process.send_signal(signal.SIGHUP)  # as a terminal that is closed
+        assert process.wait(60) == 0
+    with socket.create_server(("127.0.0.1", free_port)):
+        pass  # nothing is left that listens
+
+
+def await_texts(browser: Chrome, wanted: set[str], picture: Path) -> None:
+    """Wait until the page shows each text, for a minute at most; then take a picture of it."""
+
+    def missing() -> set[str]:
+        text = browser.find_element(By.TAG_NAME, "body").text
+        return {each for each in wanted if each not in text}
+
+    with suppress(TimeoutException):
+        WebDriverWait(browser, 60).until(lambda _: not missing())
+    browser.save_screenshot(str(picture))
+    assert missing() == set()
 
 
 def as_query(values: list[str]) -> str:
@@ -72,32 +112,30 @@ def as_query(values: list[str]) -> str:
 def test_four_runs_are_compared(
     project: Path,
     browser: Chrome,
-    mlflow_server: Callable[..., subprocess.Popen[bytes]],
-    free_port: int,
+    interface: tuple[list[str], str],
     tmp_path: Path,
 ) -> None:
     from mlflow import MlflowClient
 
-    store = f"sqlite:///{project}/mlflow.db"
-    names = four_runs()
-    client = MlflowClient(store)
+    names, address = interface
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     experiment = client.get_experiment_by_name("imageclf")
     assert experiment
     runs = [run.info.run_id for run in client.search_runs([experiment.experiment_id])]
     assert len(runs) == len(set(names)) == 4
-    mlflow_server(free_port, "ui", "--backend-store-uri", store, "--workers", "1")
 
     query = f"runs={as_query(runs)}&experiments={as_query([experiment.experiment_id])}"
-    browser.get(f"http://127.0.0.1:{free_port}/#/compare-runs?{query}")
+    browser.get(f"{address.partition('/#')[0]}/#/compare-runs?{query}")
     losses = [f"{rate + 1 / 3:.3f}" for rate in RATES]
-    cells = {"train.learning_rate", "val_loss", *map(str, RATES), *losses}
+    cells = {"train.learning_rate", "val/loss", *map(str, RATES), *losses}
+    await_texts(browser, cells | {*names}, tmp_path / "compare.png")
 
-    def missing() -> set[str]:
-        text = browser.find_element(By.TAG_NAME, "body").text
-        return (cells - set(text.split())) | {name for name in names if name not in text}
 
-    try:
-        WebDriverWait(browser, 60).until(lambda _: not missing())
-    finally:
-        browser.save_screenshot(str(tmp_path / "compare.png"))
-    assert missing() == set()
+def test_the_address_opens_on_the_runs_with_what_matters(
+    interface: tuple[list[str], str], browser: Chrome, tmp_path: Path
+) -> None:
+    names, address = interface
+    browser.get(address)
+    columns = {"test/accuracy", "val/accuracy", "train.learning_rate"}
+    shown = columns | {*names, *map(str, RATES)} | {str(1 - rate) for rate in RATES}
+    await_texts(browser, shown, tmp_path / "runs.png")

@@ -23,6 +23,7 @@ from imageclf.commands.summary import summary
 from imageclf.commands.suspects import suspects
 from imageclf.commands.sync import sync
 from imageclf.commands.trace import trace
+from imageclf.commands.ui import ui
 from imageclf.commands.use import use
 from imageclf.commands.verify import verify
 from imageclf.files import UserError, file_errors_told
@@ -61,6 +62,7 @@ class _Commands(click.Group):
         "imageclf predict photo.jpg    the classes of your own images",
         "imageclf runs                 every training, and what it reached",
         "imageclf compare              the workspace against the champion, on one page",
+        "imageclf ui                   compare the runs in the browser",
         "imageclf trace MODEL          what a model was made from",
         "imageclf rebuild MODEL        make it again elsewhere, and compare",
         "imageclf mend                 after a kill, when `dvc repro` does not go on",
@@ -90,6 +92,7 @@ OF_ONE = (
     suspects,
     predict,
     runs,
+    ui,
     sync,
     compare,
     promote,

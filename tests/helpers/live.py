@@ -16,6 +16,7 @@ from helpers.params import ROOT
 
 CPU = torch.device("cpu")
 FIGURES = {"train_loss": 0.5, "val_loss": 0.6}
+IN_MLFLOW = {"train/loss": 0.5, "val/loss": 0.6}
 
 
 def the_run(folder: Path) -> Any:

@@ -140,7 +140,8 @@ class Outs:
         items: list[Item] = [*self._metrics(record), *datasets, *self._files(record)]
         identity = Identity(self.fingerprint, sha256_file(model.path), self.digests["test"])
         candidate = read_candidate(self._folder, identity)
-        run = synchronise(record.description, items, record.restored, self._ended(record))
+        description = record.description.named(candidate.accuracy)
+        run = synchronise(description, items, record.restored, self._ended(record))
         registration = register_model(run, model, candidate)
         if digest:
             tag_snapshot(run, digest)

@@ -11,7 +11,7 @@ from imageclf.tracking.connection import TrackingError
 from imageclf.tracking.journal import Journal, journals, unreadable_journals
 from imageclf.tracking.messages import End, FirstBatch, Metrics
 from imageclf.tracking.queries import list_runs
-from imageclf.tracking.runs import SNAPSHOT, end_abandoned, report
+from imageclf.tracking.runs import end_abandoned, report
 
 
 @dataclass
@@ -43,8 +43,8 @@ def sync(everything: bool, watch: Callable[[Sequence[Work]], Iterable[Work]]) ->
         UserError: MLflow cannot be written, or nothing was trained yet.
     """
     summary = Summary(ended=end_abandoned(), skipped=unreadable_journals())
-    runs = list_runs()
-    published = {run.tags.get(SNAPSHOT) for run in runs if run.status == "FINISHED"}
+    runs = [run for run in list_runs() if run.is_present]
+    published = {run.snapshot for run in runs if run.status == "FINISHED"}
     statuses = {(run.fingerprint, run.status) for run in runs}
     failures = _failures() if everything else []
     found = snapshots(everything, summary.skipped.append)
@@ -78,8 +78,9 @@ def _replay(journal: Journal) -> str:
         raise UserError("it is being trained again")
     points = [each for each in journal.messages() if isinstance(each, Metrics)]
     seen = [FirstBatch(str(journal.first_batch))] if journal.first_batch.exists() else []
-    report(record.description, [*seen, *points, end])
-    return record.description.name
+    description = record.description.named()
+    report(description, [*seen, *points, end])
+    return description.name
 
 
 def _publish(snapshot: Snapshot) -> str:

@@ -17,11 +17,10 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +28,17 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from imageclf.files import UserError, atomic_folder, atomic_writer, write_json, write_text
-from imageclf.system.child import STOP_S, guarded
+from imageclf.system.child import STOP_S
+from imageclf.team.service import (
+    HOST,
+    answers,
+    await_ready,
+    check_port,
+    last_line,
+    started,
+)
 
 FOLDER = Path(".server")
-HOST = "127.0.0.1"
-START_S = 120.0
-PRIVATE = 0o077  # umask
 LOGIN = "[mlflow]\nmlflow_tracking_username = {user}\nmlflow_tracking_password = {password}\n"
 USER = "imageclf"
 AUTH = "[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///auth.db\n"
@@ -79,7 +83,7 @@ def running_server(root: Path, backend: Backend, port: int) -> Iterator[Server]:
         return
     with held:
         (folder / RUNNING).unlink(missing_ok=True)
-        _check_port(port)
+        check_port(port, "make server")
         database = _database(folder, backend)
         write_text(folder / ".gitignore", "*\n")
         credentials = draw_credentials(folder)
@@ -97,14 +101,6 @@ def _running_already(folder: Path) -> Server:
     except FileNotFoundError:
         raise UserError("another `imageclf server` is starting here: wait for it") from None
     return Server(**known, credentials=folder / "credentials", process=None)
-
-
-def _check_port(port: int) -> None:
-    try:
-        socket.create_server((HOST, port)).close()
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise UserError(f"port {port}: {reason}; `make server PORT=...` takes another") from None
 
 
 def draw_credentials(folder: Path) -> Path:
@@ -155,19 +151,9 @@ def _mlflow(
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     log = folder / "server.log"
-    with _started(command, log, cwd=folder, env=others | settings) as process:
-        _await(process, log, lambda: answers(f"http://{HOST}:{port}/health"))
+    with started(command, log, cwd=folder, env=others | settings) as process:
+        await_ready(process, log, lambda: answers(f"http://{HOST}:{port}/health"))
         yield process
-
-
-def answers(url: str) -> bool:
-    """Whether an address on loopback answers with success."""
-    import requests
-
-    with requests.Session() as session, suppress(requests.RequestException):
-        session.trust_env = False  # no proxies, which do not lead to loopback
-        return session.get(url, timeout=5).ok
-    return False
 
 
 def _database(folder: Path, backend: Backend) -> AbstractContextManager[str]:
@@ -190,19 +176,17 @@ def _postgres(folder: Path, programs: Path) -> Iterator[str]:
             _give(fresh, user)
             access = ("--auth-local", "trust", "--auth-host", "reject", "--username", USER)
             command = [str(programs / "initdb"), "--pgdata", str(fresh), *access]
-            with _started(
-                [*command, "--encoding", "UTF8", "--locale", "C"], log, user=user
-            ) as made:
+            with started([*command, "--encoding", "UTF8", "--locale", "C"], log, user=user) as made:
                 if made.wait():
-                    raise UserError(f"PostgreSQL cannot make its cluster: {_last_line(log)}")
+                    raise UserError(f"PostgreSQL cannot make its cluster: {last_line(log)}")
     _await_end(data / "postmaster.pid")
     with TemporaryDirectory(prefix=f"{USER}-") as place:  # short, as a socket's path must be
         _give(Path(place), user)
         command = [str(programs / "postgres"), "-D", str(data)]
         settings = ["-k", place, "-c", "listen_addresses="]
-        with _started([*command, *settings], log, user=user) as process:
+        with started([*command, *settings], log, user=user) as process:
             ready = [str(programs / "pg_isready"), "--quiet", "--host", place, "--username", USER]
-            _await(process, log, lambda: subprocess.run(ready, check=False).returncode == 0)  # noqa: S603
+            await_ready(process, log, lambda: subprocess.run(ready, check=False).returncode == 0)  # noqa: S603
             yield f"postgresql://{USER}@/postgres?host={place}"
 
 
@@ -252,30 +236,3 @@ def _give(folder: Path, user: str | None) -> None:
             raise UserError(
                 f"PostgreSQL does not run as root, and there is no user {user}"
             ) from None
-
-
-@contextmanager
-def _started(
-    command: list[str], log: Path, cwd: Path = Path("/"), **settings: object
-) -> "Iterator[subprocess.Popen[bytes]]":
-    """Run a program whose output goes to a log, and whose files only its owner can read."""
-    with (
-        log.open("ab") as output,
-        guarded(
-            command, cwd=cwd, stdout=output, stderr=output, umask=PRIVATE, **settings
-        ) as process,
-    ):
-        yield process
-
-
-def _await(process: "subprocess.Popen[bytes]", log: Path, is_ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_S
-    while not is_ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise UserError(f"{log.stem} does not start: {_last_line(log)} (see {log})")
-        time.sleep(0.1)
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it says nothing"

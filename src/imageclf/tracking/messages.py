@@ -26,6 +26,7 @@ from pydantic import (
 from imageclf.params import Params, tracked_values
 from imageclf.project.git import Commit
 from imageclf.tracking.provenance import Provenance
+from imageclf.tracking.wording import run_name
 
 EXPERIMENT = "DVC_EXP_NAME"
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -82,6 +83,10 @@ class RunDescription(Checked):
         name = self.name if EXPERIMENT in self.tags else earlier.name
         return replace(self, name=name, tags=earlier.tags | self.tags, started=earlier.started)
 
+    def named(self, accuracy: float | None = None) -> "RunDescription":
+        """This description, named as ``run_name`` says; ``accuracy`` is that on the test split."""
+        return replace(self, name=run_name(self.params, self.tags.get(EXPERIMENT), accuracy))
+
 
 @dataclass(frozen=True)
 class Metrics(Checked):
@@ -125,6 +130,13 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Note:
+    """The description of a run, in Markdown."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class File:
     """A file, or a folder with its contents, for the ``folder`` of the run's artifacts."""
 
@@ -139,7 +151,7 @@ class Patch(File):
     commit: Commit | None = None
 
 
-Item = Message | Dataset | File
+Item = Message | Dataset | Note | File
 
 
 def describe_run(
@@ -158,17 +170,16 @@ def describe_run(
         experiment: the name of the DVC experiment; by default the one that runs now.
         weights: the origin of pretrained weights, if the training began with them.
     """
-    name = f"{params.data.name} {params.model.name} {fingerprint[:8]}"
     tags = {"fingerprint": fingerprint} | {f"data.{split}": data[split] for split in data}
     tags |= {f"weights.{name}": value for name, value in (weights or {}).items()}
     if experiment := experiment or os.environ.get(EXPERIMENT):
-        name = f"{experiment} {name}"
         tags[EXPERIMENT] = experiment
+    values = tracked_values(params)
     return RunDescription(
         fingerprint=fingerprint,
-        name=name,
+        name=run_name(values, experiment),
         experiment=params.register_.experiment,
-        params=tracked_values(params),
+        params=values,
         tags=tags,
         origin=Provenance(),
         started=now_ms(),

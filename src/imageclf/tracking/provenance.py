@@ -1,5 +1,6 @@
 """Provenance of a training: the machine and the git commit."""
 
+import getpass
 import platform
 import re
 from collections.abc import Callable, Mapping
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
-from imageclf.project.git import Commit, commit_in
+from imageclf.project.git import Commit, commit_in, git_if_any
 from imageclf.training.device import hardware_name
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ TAGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "git_commit": ("commit", commit_in),
     "git_dirty": ("dirty", BOOLEANS.get),
     "git_patch_complete": ("patch_complete", BOOLEANS.get),
+    "mlflow.user": ("user", str),
 }
 VERSION = "version."
 
@@ -41,6 +43,7 @@ class Provenance:
         dirty: whether the source differed from the commit.
         patch_complete: whether the patch has all that differed; else the model cannot be rebuilt
             from it.
+        user: who trained, by git's user.name or else the system's.
         device: as torch names it.
         hardware: the name of that device.
         processes: number that trained together.
@@ -51,6 +54,7 @@ class Provenance:
     commit: Commit | None = None
     dirty: bool | None = None
     patch_complete: bool | None = None
+    user: str | None = None
     device: str | None = None
     hardware: str | None = None
     processes: int | None = None
@@ -89,12 +93,29 @@ class Provenance:
     @property
     def machine(self) -> dict[str, str]:
         """The tags on which the rounding of a training depends."""
-        return replace(self, commit=None, dirty=None, patch_complete=None, processes=None).tags()
+        return replace(
+            self, commit=None, dirty=None, patch_complete=None, user=None, processes=None
+        ).tags()
+
+
+def this_user() -> str | None:
+    """The user's name: git's user.name, or else the system's; None where neither has one."""
+    told = git_if_any("config", "user.name")
+    if told and (name := told.decode(errors="replace").strip()):
+        return name
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container that runs as a number
+        return None
 
 
 def this_machine(device: "torch.device", processes: int = 1) -> Provenance:
     """The provenance of a training in this process, without its source."""
     versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     return Provenance(
-        device=str(device), hardware=hardware_name(device), processes=processes, versions=versions
+        user=this_user(),
+        device=str(device),
+        hardware=hardware_name(device),
+        processes=processes,
+        versions=versions,
     )

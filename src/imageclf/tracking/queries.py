@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +19,9 @@ from imageclf.tracking.connection import (
     tracking_uri,
 )
 from imageclf.tracking.messages import FINGERPRINT
+from imageclf.tracking.metric_names import plain
 from imageclf.tracking.provenance import Provenance
+from imageclf.tracking.tags import FORM, PRESENT_FORM, SNAPSHOT, whole
 
 # At the root of a run's artifacts.
 KEPT = ("params.yaml", "dvc.lock", "changes.patch")
@@ -43,8 +45,11 @@ class RunSummary:
         status: FINISHED, RUNNING, FAILED or KILLED.
         started: milliseconds since 1970.
         params: as text by dotted path.
-        metrics: the last value of each.
+        metrics: the last value of each, by the names of reports/history.csv, those of the test
+            split after ``test_``.
         tags: without MLflow's own and those of the provenance.
+        snapshot: the state of the pipeline with which it agrees, if any.
+        is_present: whether its names and tags have the present form.
     """
 
     name: str
@@ -56,6 +61,8 @@ class RunSummary:
     metrics: dict[str, float]
     provenance: Provenance
     tags: dict[str, str]
+    snapshot: str | None = field(default=None, kw_only=True)
+    is_present: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -167,7 +174,7 @@ def _tracked(store: Any, run: Any) -> TrackedRun:
 
 def _shown(run: Any, experiment: str) -> dict[str, Any]:
     """The values of a ``RunSummary``."""
-    tags = run.data.tags
+    tags = whole(run.data.tags)
     own = {tag for tag in tags if tag.startswith("mlflow.") or Provenance.names(tag)}
     return {
         "name": run.info.run_name,
@@ -176,9 +183,11 @@ def _shown(run: Any, experiment: str) -> dict[str, Any]:
         "started": run.info.start_time,
         "fingerprint": tags["fingerprint"],
         "params": run.data.params,
-        "metrics": run.data.metrics,
+        "metrics": {plain(name): value for name, value in run.data.metrics.items()},
         "provenance": Provenance.from_tags(tags),
         "tags": {tag: tags[tag] for tag in tags.keys() - own},
+        "snapshot": tags.get(SNAPSHOT),
+        "is_present": tags.get(FORM) == PRESENT_FORM,
     }
 
 

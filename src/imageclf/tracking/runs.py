@@ -16,7 +16,6 @@ from imageclf.project.folder import EVALUATION
 from imageclf.tracking.connection import HASTY, PATIENT, Store, opened_store
 from imageclf.tracking.journal import journals
 from imageclf.tracking.messages import (
-    EXPERIMENT,
     Dataset,
     End,
     File,
@@ -24,19 +23,32 @@ from imageclf.tracking.messages import (
     Item,
     Message,
     Metrics,
+    Note,
     Patch,
     RunDescription,
 )
+from imageclf.tracking.metric_names import grouped
 from imageclf.tracking.places import artifact_location
 from imageclf.tracking.provenance import Provenance
+from imageclf.tracking.tags import (
+    FORM,
+    GIVEN,
+    NAME,
+    NOTE,
+    PRESENT_FORM,
+    SNAPSHOT,
+    given,
+    shortened,
+    whole,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run, RunInfo
 
-LONGEST_DIGEST = 36  # characters of a data set's digest, MLflow's limit
+DIGEST = 8  # characters of a data set's digest, its version in MLflow
 LONGEST_PARAM = 6000  # characters of a parameter; MLflow cuts a longer one
 MOST_POINTS = 1000  # in a request, MLflow's limit
-SNAPSHOT = "snapshot"  # a run's tag
+SOURCE = {"mlflow.source.name": "stages/train.py", "mlflow.source.type": "LOCAL"}
 
 
 def synchronise(
@@ -96,7 +108,9 @@ Points = dict[tuple[str, int], float]
 
 
 def _points(metrics: Iterable[Metrics]) -> Points:
-    return {(name, item.step): value for item in metrics for name, value in item.values.items()}
+    return {
+        (grouped(name), item.step): value for item in metrics for name, value in item.values.items()
+    }
 
 
 def _texts(params: Mapping[str, Any]) -> dict[str, str]:
@@ -108,17 +122,23 @@ class _RunWriter:
     """The only writer of a run. It adds what is missing and never writes a point twice."""
 
     def __init__(self, client: Any, run: "Run") -> None:
+        from mlflow.entities import Metric
+
         self._client = client
-        self._data, self._commit = run.data, Provenance.from_tags(run.data.tags).commit
-        self.info, self.name = run.info, run.info.run_name
+        self.info, self._data, self._tags = run.info, run.data, whole(run.data.tags)
+        self._commit = Provenance.from_tags(self._tags).commit
         self.points: dict[tuple[str, int], Metric] = {
-            (point.key, point.step): point
+            (grouped(key), point.step): Metric(
+                grouped(key), point.value, point.timestamp, point.step
+            )
             for key in run.data.metrics
             for point in client.get_metric_history(run.info.run_id, key)
         }
 
     def contradicts(self, params: Mapping[str, Any], points: Points) -> bool:
-        """Whether MLflow has another value of a parameter or of a point."""
+        """Whether MLflow has another value of a parameter or of a point, or an earlier form."""
+        if self._tags.get(FORM) != PRESENT_FORM:
+            return True
         known, wanted = self._data.params, _texts(params)
         return any(known[name] != wanted[name] for name in known.keys() & wanted.keys()) or any(
             not math.isclose(self.points[place].value, points[place])
@@ -129,12 +149,13 @@ class _RunWriter:
         """Add parameters and tags; only a training replaces tags of the origin."""
         from mlflow.entities import Param, RunTag
 
-        known = {} if training else self._data.tags
-        origin = description.origin.tags()
-        origin = {name: origin[name] for name in origin.keys() - known.keys()}
-        if EXPERIMENT in description.tags:
-            self.name = description.name
-        tags = description.tags | origin | {"mlflow.runName": self.name}
+        known = {name: tag for name, tag in self._tags.items() if Provenance.names(name)}
+        told = description.origin.tags()
+        origin = known | told if training else told | known
+        commit = Provenance.from_tags(origin).commit
+        tags = shortened(description.tags | origin) | SOURCE
+        tags |= {"mlflow.source.git.commit": commit} if commit else {}
+        tags |= given(self._tags, NAME, description.name)
         params = _texts(description.params).items()
         self._client.log_batch(
             self.info.run_id,
@@ -151,7 +172,7 @@ class _RunWriter:
 
         run_id = self.info.run_id
         self.write_points(
-            Metric(name, value, item.time, item.step)
+            Metric(grouped(name), value, item.time, item.step)
             for item in items
             if isinstance(item, Metrics)
             for name, value in item.values.items()
@@ -166,6 +187,9 @@ class _RunWriter:
                     self._client.log_artifacts(run_id, str(path), folder)
                 case File(path, folder):
                     self._client.log_artifact(run_id, str(path), folder)
+                case Note(text):
+                    for name, value in given(self._tags, NOTE, text).items():
+                        self._client.set_tag(run_id, name, value)
                 case FirstBatch(file):
                     self._draw_first_batch(file)
                 case End(status, time):
@@ -208,7 +232,7 @@ class _RunWriter:
 
         source, profile = json.dumps({"uri": item.source}), json.dumps({"images": item.images})
         context = InputTag("mlflow.data.context", item.context)
-        entity = Entity(item.name, item.digest[:LONGEST_DIGEST], "local", source, profile=profile)
+        entity = Entity(item.name, item.digest[:DIGEST], "local", source, profile=profile)
         try:
             self._client.log_inputs(self.info.run_id, [DatasetInput(entity, [context])])
         except MlflowException as error:  # a training on the same data logged it first
@@ -227,8 +251,8 @@ class _Runs:
         """Find the run of a fingerprint, or make it; replace it if it contradicts the files.
 
         Parameters and points in MLflow cannot be changed. So if a parameter outside of the
-        fingerprint changed, or the model was trained again on other hardware, a new run gets
-        everything of the old one that the files do not have.
+        fingerprint changed, the model was trained again on other hardware, or the run is of an
+        earlier form, a new run gets everything of the old one that the files do not have.
         """
         with self._store.lock():
             experiment_id = self._experiment_id(description.experiment)
@@ -239,9 +263,10 @@ class _Runs:
                 if run.contradicts(description.params, points):
                     run = self._replace(found[0], run, points)
             else:
-                started, name = description.started, description.name
-                tags = {"fingerprint": description.fingerprint}
-                new = self._client.create_run(experiment_id, started, tags, name)
+                name = description.name
+                tags = {"fingerprint": description.fingerprint, FORM: PRESENT_FORM}
+                tags |= given({}, NAME, name)
+                new = self._client.create_run(experiment_id, description.started, tags, name)
                 run = _RunWriter(self._client, new)
             run.describe(description, training)
         return run
@@ -268,8 +293,11 @@ class _Runs:
     def _replace(self, old: Any, writer: _RunWriter, points: Points) -> _RunWriter:
         info = old.info
         self._client.delete_run(info.run_id)
-        tags = {name: tag for name, tag in old.data.tags.items() if name != SNAPSHOT}
-        new = self._client.create_run(info.experiment_id, info.start_time, tags)
+        tags = whole(old.data.tags) | {FORM: PRESENT_FORM}
+        tags = {name: tag for name, tag in tags.items() if name.rpartition(".")[2] != "snapshot"}
+        if info.run_name.endswith(tags["fingerprint"][:8]):  # given in the earlier form
+            tags |= {f"{GIVEN}{NAME}": info.run_name}
+        new = self._client.create_run(info.experiment_id, info.start_time, shortened(tags))
         run = _RunWriter(self._client, new)
         run.write_points(point for place, point in writer.points.items() if place not in points)
         self._client.log_outputs(run.info.run_id, old.outputs.model_outputs)

@@ -39,7 +39,7 @@ def test_a_failed_training_comes_back(files: FinishedTraining) -> None:
     assert sync(everything=True, watch=iter) == Summary(updated=[described().name])
     (run,) = files.runs()
     assert (run.info.status, run.info.end_time) == ("FAILED", 2000)
-    assert files.history("train_loss") == [(1, 1.0, 1001)]
+    assert files.history("train/loss") == [(1, 1.0, 1001)]
     assert sync(everything=True, watch=iter) == Summary(agreed=1)
 
 

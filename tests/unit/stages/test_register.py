@@ -20,6 +20,7 @@ from imageclf.project.lock import md5_of
 from imageclf.tracking.journal import LATEST, Journal
 from imageclf.tracking.messages import End, Metrics
 from imageclf.tracking.provenance import Provenance
+from imageclf.tracking.tags import SNAPSHOT
 from imageclf.training.history import MEASURED
 from register import main
 
@@ -67,20 +68,20 @@ def run_stage(files: FinishedTraining) -> Result:
 def test_the_register_stage_tells_mlflow_what_the_files_say(files: FinishedTraining) -> None:
     result = run_stage(files)
     assert result.output.splitlines() == [
-        "run: fashion_mnist mlp ffffffff (restored from a cache)",
+        "run: mlp lr 0.003 · 90.0 % (restored from a cache)",
         "model: fashion-mnist version 1, challenger and champion",
         "champion: promoted: there was no champion; "
         "100.0 % of 1 test images (13.1 to 100.0 % with 99 % confidence)",
         "compare the runs: make ui",
     ]
     (run,) = files.runs()
-    assert [(step, value) for step, value, _ in files.history("train_loss")] == [
+    assert [(step, value) for step, value, _ in files.history("train/loss")] == [
         (1, 0.5),
         (2, 0.25),
     ]
-    assert run.data.metrics["test_majority_accuracy"] == 0.1
+    assert run.data.metrics["test/majority_accuracy"] == 0.1
     assert run.data.tags["restored_from_cache"] == "true"
-    assert run.data.tags["weights.sha256"] == "5" * 64
+    assert run.data.tags["weights.sha256"] == "5" * 12
     assert len(run.inputs.dataset_inputs) == 3
     artifacts = {artifact.path for artifact in files.client.list_artifacts(run.info.run_id)}
     assert artifacts == {"models", "params.yaml", "reports"}
@@ -122,8 +123,8 @@ def test_the_register_stage_fills_the_gap_of_a_training_in_this_folder(
     assert run.data.tags["device"] == "x"
     assert "restored_from_cache" not in run.data.tags
     assert run.info.start_time == 500
-    assert files.history("seconds") == [(1, 3.5, 700)]
-    assert next(time for _, _, time in files.history("train_loss")) == 700
+    assert files.history("time/seconds") == [(1, 3.5, 700)]
+    assert next(time for _, _, time in files.history("train/loss")) == 700
 
 
 @pytest.mark.parametrize("path", ["models/classifier/model.safetensors", "reports/metrics.json"])
@@ -163,6 +164,6 @@ def test_the_snapshot_is_a_tag_only_when_all_agrees(files: FinishedTraining) -> 
     write_text(Path("dvc.lock"), "stages: {}\n")
     Path("models/exported/model.onnx").write_bytes(b"no model")
     assert "Error parsing message" in str(CliRunner().invoke(main).exception)
-    assert "snapshot" not in files.runs()[0].data.tags
+    assert SNAPSHOT not in files.runs()[0].data.tags
     assert run_stage(files).exit_code == 0
-    assert "snapshot" in files.runs()[0].data.tags
+    assert SNAPSHOT in files.runs()[0].data.tags

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from helpers.clones import git
 from helpers.descriptions import FINGERPRINT, described
 from helpers.images import learnable_split
-from helpers.live import CPU, FIGURES, the_run, train_badly, wait_for
+from helpers.live import CPU, FIGURES, IN_MLFLOW, the_run, train_badly, wait_for
 from helpers.loopback import FileServer, Status, running
 from helpers.params import make_params
 from imageclf.drawing.plots import pairs, save_figure
@@ -54,15 +54,15 @@ def begun() -> Iterator[LiveRun]:
 def test_a_training_is_reported_while_it_goes_on(project: Path, capfd: Any) -> None:
     with begun() as reporting:
         reporting.log_epoch(1, FIGURES)
-        wait_for(lambda: bool((run := the_run(project)) and run.data.metrics == FIGURES))
+        wait_for(lambda: bool((run := the_run(project)) and run.data.metrics == IN_MLFLOW))
         assert the_run(project).info.status == "RUNNING"
         reporting.log_epoch(2, FIGURES | {"train_loss": 0.25})
     run = the_run(project)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "fashion_mnist mlp ffffffff"
-    assert run.data.metrics == FIGURES | {"train_loss": 0.25}
+    assert run.info.run_name == "mlp lr 0.003"
+    assert run.data.metrics == IN_MLFLOW | {"train/loss": 0.25}
     assert run.data.params["model.hidden"] == "[256, 64]"
-    assert run.data.tags["data.val"] == "2" * 64
+    assert run.data.tags["data.val"] == "2" * 12
     assert this_machine(CPU).tags().items() <= run.data.tags.items()
     assert capfd.readouterr() == ("", "")
     assert trained_here(FINGERPRINT)
@@ -103,7 +103,7 @@ def test_an_exception_ends_the_run(project: Path, error: BaseException, status: 
         reporting.log_epoch(1, FIGURES)
         raise error
     run = the_run(project)
-    assert (run.info.status, run.data.metrics) == (status, FIGURES)
+    assert (run.info.status, run.data.metrics) == (status, IN_MLFLOW)
     assert not trained_here(FINGERPRINT)
     assert Journal(FINGERPRINT).end().status == status
 
@@ -115,7 +115,7 @@ def test_a_killed_training_leaves_no_running_run(project: Path, number: signal.S
     try:
         assert training.stdout
         assert training.stdout.readline() == "started\n"
-        wait_for(lambda: bool((run := the_run(project)) and run.data.metrics == FIGURES))
+        wait_for(lambda: bool((run := the_run(project)) and run.data.metrics == IN_MLFLOW))
         assert the_run(project).info.status == "RUNNING"
     finally:
         os.killpg(training.pid, number)  # as Ctrl-C in a terminal: the whole group
@@ -129,7 +129,7 @@ def test_a_training_killed_at_once_leaves_no_running_run(project: Path) -> None:
     training.communicate(timeout=60)
     assert training.returncode == -signal.SIGKILL
     wait_for(lambda: bool((run := the_run(project)) and run.info.status == "KILLED"))
-    assert the_run(project).data.metrics == FIGURES
+    assert the_run(project).data.metrics == IN_MLFLOW
 
 
 def timed_training(epochs: int = 20) -> tuple[float, float]:
@@ -214,7 +214,7 @@ def test_a_server_that_comes_back_gets_everything(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port}")
     with begun() as reporting:
         reporting.log_epoch(1, FIGURES)
-        wait_for(lambda: bool((run := the_run(project)) and run.data.metrics == FIGURES))
+        wait_for(lambda: bool((run := the_run(project)) and run.data.metrics == IN_MLFLOW))
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
         reporting.log_epoch(2, FIGURES)
@@ -224,7 +224,7 @@ def test_a_server_that_comes_back_gets_everything(
     run = the_run(project)
     assert run.info.status == "FINISHED"
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
-    history = client.get_metric_history(run.info.run_id, "val_loss")
+    history = client.get_metric_history(run.info.run_id, "val/loss")
     assert sorted(point.step for point in history) == [1, 2, 3]
     assert capfd.readouterr().err == ""
 
@@ -382,5 +382,5 @@ def test_the_run_of_an_experiment_has_its_name(
 ) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "gaudy-oboe")
     description = described()
-    assert description.name == "gaudy-oboe fashion_mnist mlp ffffffff"
+    assert description.name == "gaudy-oboe · mlp lr 0.003"
     assert description.tags["DVC_EXP_NAME"] == "gaudy-oboe"

@@ -16,10 +16,11 @@ from imageclf.project.folder import project_root
 from imageclf.project.git import Commit
 from imageclf.tracking.connection import shown, tracking_uri
 from imageclf.tracking.journal import Journal
-from imageclf.tracking.messages import Dataset, End, File, Metrics, Patch, encode
+from imageclf.tracking.messages import Dataset, End, File, Metrics, Note, Patch, encode
 from imageclf.tracking.provenance import Provenance
 from imageclf.tracking.queries import list_runs
 from imageclf.tracking.runs import end_abandoned, report, tag_snapshot
+from imageclf.tracking.tags import NOTE, SNAPSHOT, WHOLE, whole
 
 
 @pytest.fixture
@@ -48,15 +49,17 @@ def test_the_run_says_all_that_the_files_say(files: FinishedTraining) -> None:
     done = files.synchronise(description, items)
     (run,) = files.runs()
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == done.run_name == "fashion_mnist mlp ffffffff"
+    assert run.info.run_name == done.run_name == "mlp lr 0.003"
     assert run.data.params == {name: str(value) for name, value in description.params.items()}
     assert run.data.params["train.learning_rate"] == "0.003"
-    expected = {"fingerprint": FINGERPRINT} | {f"data.{key}": DIGESTS[key] for key in DIGESTS}
+    expected = {"fingerprint": FINGERPRINT}
+    expected |= {f"data.{key}": DIGESTS[key][:12] for key in DIGESTS}
+    expected |= {f"{WHOLE}data.{key}": DIGESTS[key] for key in DIGESTS}
     assert expected.items() <= run.data.tags.items()
-    assert files.history("train_loss") == [(n, 1 / n, 1000 + n) for n in EPOCHS]
-    assert run.data.metrics["test_accuracy"] == 0.9
+    assert files.history("train/loss") == [(n, 1 / n, 1000 + n) for n in EPOCHS]
+    assert run.data.metrics["test/accuracy"] == 0.9
     inputs = {each.tags[0].value: each.dataset.digest for each in run.inputs.dataset_inputs}
-    assert inputs == {name: DIGESTS[name][:36] for name in DIGESTS}
+    assert inputs == {name: DIGESTS[name][:8] for name in DIGESTS}
     kept = files.folder / "mlartifacts" / run.info.run_id / "artifacts"
     assert (kept / "reports/metrics.json").read_text() == "{}"
     assert (kept / "params.yaml").exists()
@@ -70,8 +73,8 @@ def test_doing_it_again_changes_nothing(files: FinishedTraining) -> None:
     assert files.synchronise(items=[split]).to_proto() == first.to_proto()
     (run,) = files.runs()
     assert run.to_dictionary() == before.to_dictionary()
-    assert [step for step, _, _ in files.history("train_loss")] == [*EPOCHS]
-    assert [step for step, _, _ in files.history("test_accuracy")] == [0]
+    assert [step for step, _, _ in files.history("train/loss")] == [*EPOCHS]
+    assert [step for step, _, _ in files.history("test/accuracy")] == [0]
 
 
 def test_it_fills_the_gap_of_a_training_that_was_cut_off(files: FinishedTraining) -> None:
@@ -84,8 +87,8 @@ def test_it_fills_the_gap_of_a_training_that_was_cut_off(files: FinishedTraining
     (run,) = files.runs()
     assert run.info.run_id == before.info.run_id
     assert run.info.status == "FINISHED"
-    assert files.history("train_loss") == [(1, 1.0, 700), (2, 0.5, 1002), (3, 1 / 3, 1003)]
-    assert files.history("seconds") == [(1, 3.5, 700)]
+    assert files.history("train/loss") == [(1, 1.0, 700), (2, 0.5, 1002), (3, 1 / 3, 1003)]
+    assert files.history("time/seconds") == [(1, 3.5, 700)]
     assert run.data.tags["device"] == "cuda:0"
     assert run.data.tags["hardware"] == "here"
 
@@ -98,7 +101,7 @@ def test_a_retry_continues_the_unfinished_run(files: FinishedTraining) -> None:
     report(described(), [epoch(1), epoch(2), End("FINISHED", 3000)])
     (run,) = files.runs()
     assert (run.info.status, run.info.end_time) == ("FINISHED", 3000)
-    assert [step for step, _, _ in files.history("train_loss")] == [1, 2]
+    assert [step for step, _, _ in files.history("train/loss")] == [1, 2]
 
 
 def test_the_run_keeps_the_time_at_which_its_training_ended(files: FinishedTraining) -> None:
@@ -134,21 +137,55 @@ def test_another_value_outside_the_fingerprint_replaces_the_run(files: FinishedT
     assert run.data.params["evaluate.top_k"] == "5"
     assert (run.info.status, run.info.end_time) == ("FINISHED", 3000)
     assert run.info.start_time == before.info.start_time
-    assert files.history("seconds") == [(1, 3.5, 700)]
+    assert files.history("time/seconds") == [(1, 3.5, 700)]
     assert run.data.metrics == before.data.metrics
 
 
 def test_files_that_say_something_else_than_the_run_replace_it(files: FinishedTraining) -> None:
     report(described(), [epoch(1, loss=7.0), End("FINISHED", 3000)])
     files.synchronise()
-    assert [value for _, value, _ in files.history("train_loss")] == [1, 1 / 2, 1 / 3]
+    assert [value for _, value, _ in files.history("train/loss")] == [1, 1 / 2, 1 / 3]
 
 
 def test_a_run_that_replaces_another_is_of_no_snapshot_yet(files: FinishedTraining) -> None:
     tag_snapshot(files.synchronise(), "1")
-    assert files.runs()[0].data.tags["snapshot"] == "1"
+    assert files.runs()[0].data.tags[SNAPSHOT] == "1"
     files.synchronise(described(evaluate__top_k=5))
-    assert "snapshot" not in files.runs()[0].data.tags
+    assert SNAPSHOT not in files.runs()[0].data.tags
+
+
+def test_a_run_of_an_earlier_form_is_replaced(files: FinishedTraining) -> None:
+    first = files.synchronise()
+    old = {"fingerprint": FINGERPRINT, "data.train": DIGESTS["train"], "snapshot": "1"}
+    name = f"fashion_mnist mlp {FINGERPRINT[:8]}"
+    files.client.delete_run(first.run_id)
+    earlier = files.client.create_run(first.experiment_id, 500, old, name).info.run_id
+    files.client.log_metric(earlier, "train_loss", 1.0, 700, 1)
+    files.client.log_metric(earlier, "seconds", 3.5, 700, 1)
+    assert [run.is_present for run in list_runs()] == [False]
+    assert list_runs()[0].metrics == {"train_loss": 1.0, "seconds": 3.5}
+    files.synchronise()
+    (run,) = files.runs()
+    assert (run.info.run_name, run.info.start_time) == ("mlp lr 0.003", 500)
+    assert files.history("time/seconds") == [(1, 3.5, 700)]
+    assert not {"train_loss", "seconds"} & run.data.metrics.keys()
+    assert run.data.tags["data.train"] == DIGESTS["train"][:12]
+    assert "snapshot" not in run.data.tags
+    (found,) = list_runs()
+    assert found.is_present
+    assert found.metrics["train_loss"] == 1 / 3
+
+
+def test_what_a_user_wrote_stays(files: FinishedTraining) -> None:
+    files.synchronise(items=[Note("one")])
+    files.synchronise(items=[Note("another")])
+    (run,) = files.runs()
+    assert run.data.tags[NOTE] == "another"
+    files.client.set_tag(run.info.run_id, NOTE, "mine")
+    files.client.update_run(run.info.run_id, name="my run")
+    files.synchronise(described().named(0.9), [Note("third")])
+    (run,) = files.runs()
+    assert (run.info.run_name, run.data.tags[NOTE]) == ("my run", "mine")
 
 
 def test_a_run_keeps_the_patch_of_its_own_commit(files: FinishedTraining) -> None:
@@ -159,7 +196,7 @@ def test_a_run_keeps_the_patch_of_its_own_commit(files: FinishedTraining) -> Non
         origin = Provenance(commit)
         files.synchronise(replace(described(), origin=origin), [Patch(patch, commit=commit)])
     (run,) = files.runs()
-    assert run.data.tags["git_commit"] == mine
+    assert whole(run.data.tags)["git_commit"] == mine
     kept = files.folder / "mlartifacts" / run.info.run_id / "artifacts"
     assert (kept / "changes.patch").read_text() == mine
 
@@ -199,9 +236,9 @@ def test_a_dvc_experiment_names_the_run(
 ) -> None:
     files.synchronise()
     monkeypatch.setenv("DVC_EXP_NAME", "gaudy-oboe")
-    assert files.synchronise().run_name == "gaudy-oboe fashion_mnist mlp ffffffff"
+    assert files.synchronise().run_name == "gaudy-oboe · mlp lr 0.003"
     (run,) = files.runs()
-    assert run.info.run_name == "gaudy-oboe fashion_mnist mlp ffffffff"
+    assert run.info.run_name == "gaudy-oboe · mlp lr 0.003"
     assert run.data.tags["DVC_EXP_NAME"] == "gaudy-oboe"
 
 
@@ -209,7 +246,7 @@ def test_more_points_than_one_request_takes(files: FinishedTraining) -> None:
     points = [epoch(number) for number in range(1, 702)]
     report(described(), [End("FINISHED", 1)])
     files.synchronise(items=points)
-    assert [step for step, _, _ in files.history("val_loss")] == [*range(1, 702)]
+    assert [step for step, _, _ in files.history("val/loss")] == [*range(1, 702)]
 
 
 def test_a_deleted_experiment_is_named(files: FinishedTraining) -> None:
@@ -368,7 +405,7 @@ def test_several_processes_on_a_fresh_store_make_one_run(project: Path) -> None:
     assert experiment
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "KILLED"
-    assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 1
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 1
 
 
 def test_what_a_kill_left_of_a_database_in_the_making_does_no_harm(project: Path) -> None:
