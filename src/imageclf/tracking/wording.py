@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from imageclf.intervals import percent
+
 LONGEST_NAME = 250  # characters, MLflow's limit
 
 
@@ -19,8 +21,3 @@ def run_name(
     network = f"{params.get('model.name')} lr {params.get('train.learning_rate')}"
     reached = None if accuracy is None else percent(accuracy)
     return " · ".join(filter(None, (experiment, network, reached)))[:LONGEST_NAME]
-
-
-def percent(share: float) -> str:
-    """A share of 1, in percent to a tenth."""
-    return f"{100 * share:.1f} %"
