@@ -24,12 +24,17 @@ def main(params: Params) -> None:
     """Measure the trained classifier on the test split, which no earlier stage used."""
     runtime = prepare_runtime(params)
 
-    import pandas as pd
+    import numpy as np
 
     from imageclf.data.prepared import SPLITS, Split, load_features, load_split
     from imageclf.evaluation.calibration import calibrate, calibration_figures
-    from imageclf.evaluation.metrics import metrics, per_class_table, predict
-    from imageclf.evaluation.report import draw_training, warnings, write_report
+    from imageclf.evaluation.cost import cost
+    from imageclf.evaluation.curves import reliability
+    from imageclf.evaluation.gallery import read_rows
+    from imageclf.evaluation.metrics import confusion_matrix, metrics, per_class_table, predict
+    from imageclf.evaluation.report import look_inside, write_report
+    from imageclf.evaluation.report_page import Report
+    from imageclf.evaluation.verdict import Evidence
     from imageclf.network.classifier import load_classifier
 
     classifier, description = load_classifier(CLASSIFIER)
@@ -45,19 +50,27 @@ def main(params: Params) -> None:
     predictions = predict(classifier, test, features.get("test"))
     figures = metrics(predictions, train.labels, params.evaluate.top_k)
     figures |= calibration_figures(predictions, calibration.temperature)
-    warned = list(warnings(figures, description, len(train)))
+    evidence = Evidence(
+        figures,
+        description,
+        read_history(HISTORY),
+        confusion_matrix(predictions, len(description.class_names)),
+        np.bincount(train.labels, minlength=len(description.class_names)),
+        reliability(predictions),
+        params.train.class_weights,
+    )
+    report = Report(
+        test,
+        read_rows(PREPARED / "manifest.parquet"),
+        predictions,
+        evidence,
+        look_inside(classifier, params, train, description.class_names),
+        cost(classifier, CLASSIFIER, test.images),
+        params.evaluate.pictures,
+        params.seed,
+    )
     with atomic_folder(EVALUATION) as target:
-        draw_training(target, classifier, params, train, description.class_names)
-        write_report(
-            target,
-            test,
-            predictions,
-            figures,
-            description,
-            history=pd.DataFrame(read_history(HISTORY)).astype({"epoch": int}),
-            pictures=params.evaluate.pictures,
-            warned=warned,
-        )
+        warned = write_report(target, report)
     write_json(METRICS, figures)
 
     names = [printable(name) for name in description.class_names]

@@ -53,6 +53,7 @@ DOORS = {
         "inference/backbone",
         "inference/export",
         "evaluation/calibration",
+        "evaluation/cost",
         "evaluation/metrics",
         "evaluation/suspects",
     },

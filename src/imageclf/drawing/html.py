@@ -1,7 +1,10 @@
 """Reports as HTML pages, rendered from templates."""
 
+import re
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup, escape
 
 
 def render(template: Path, **values: Any) -> str:
@@ -15,4 +18,11 @@ def render(template: Path, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = _code
     return environment.get_template(template.name).render(values)
+
+
+def _code(text: str) -> Markup:
+    """The text with what stands in backticks as ``<code>``."""
+    marked = re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(marked)  # noqa: S704 (escaped)

@@ -20,7 +20,6 @@ TRAIN, VAL, RIGHT, WRONG = "#4878a8", "#d1605e", "#3a7d44", "#b8312f"
 GREY, PALE = "#555555", "#b9cbdd"
 BARS = 10
 LONGEST_TITLE = 32
-LARGEST_SIDE, MOST_NAMES = 20.0, 60  # of a confusion matrix: inches, and classes named at its sides
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -69,31 +68,6 @@ def rate_curve(
     axes.set_ylim(low - 0.1 * (start - low), start + 0.6 * (start - low))
     _tidy(axes)
     axes.legend(frameon=False)
-    return figure
-
-
-def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
-    """Counts by true and predicted class, coloured by the share of the true class."""
-    side = min(max(5.0, 1.5 + 0.55 * len(class_names)), LARGEST_SIDE)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.subplots()
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if len(class_names) <= MOST_NAMES:
-        ticks, names = np.arange(len(class_names)), [_shortened(name) for name in class_names]
-        axes.set_xticks(
-            ticks, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False
-        )
-        axes.set_yticks(ticks, names, parse_math=False)
-    axes.set(xlabel="predicted", ylabel="actual", title="Test images by actual and predicted class")
-    if len(class_names) <= 25:
-        for (row, column), count in np.ndenumerate(matrix):
-            if count:
-                colour = "white" if share[row, column] > 0.5 else "black"
-                axes.text(
-                    column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8
-                )
-    figure.colorbar(image, shrink=0.8, label="share of the actual class")
     return figure
 
 
@@ -155,7 +129,7 @@ def pairs(
 
 def weight_histograms(weights: Mapping[str, NDArray[np.float32]]) -> Figure:
     """Histograms of the weights, one per layer, at most sixteen."""
-    shown = [(name, value) for name, value in weights.items() if value.ndim > 1][:16]
+    shown = layers(weights)
     figure, axes = _grid(len(shown), most_columns=4, width=3, height=2.2)
     for axis, (name, value) in zip(axes, shown, strict=True):
         axis.hist(value.ravel(), bins=60, color=TRAIN)
@@ -165,8 +139,17 @@ def weight_histograms(weights: Mapping[str, NDArray[np.float32]]) -> Figure:
     return figure
 
 
-def first_filters(weight: NDArray[np.float32], image_shape: Sequence[int]) -> Figure:
-    """The weights of the first layer as images, one per unit, at most 64.
+def layers(weights: Mapping[str, NDArray[np.float32]]) -> list[tuple[str, NDArray[np.float32]]]:
+    """The weights of the first sixteen layers, with their names; biases are none."""
+    return [(name, value) for name, value in weights.items() if value.ndim > 1][:16]
+
+
+def filter_mosaic(
+    weight: NDArray[np.float32], image_shape: Sequence[int]
+) -> tuple[NDArray[np.float32], int, int]:
+    """The weights of the first layer as one image, at most 64 units; its columns and rows of units.
+
+    Each unit is scaled to -1..1, and NaN stands between them.
 
     Args:
         weight: float32, units x pixels of a fully connected layer, or units x C x H x W.
@@ -185,6 +168,12 @@ def first_filters(weight: NDArray[np.float32], image_shape: Sequence[int]) -> Fi
         top, left = place // columns * height, place % columns * width
         reach = np.abs(picture).max() or 1.0
         mosaic[top : top + height - 1, left : left + width - 1] = picture / reach
+    return mosaic, columns, rows
+
+
+def first_filters(weight: NDArray[np.float32], image_shape: Sequence[int]) -> Figure:
+    """The picture of ``filter_mosaic``."""
+    mosaic, columns, rows = filter_mosaic(weight, image_shape)
     figure = Figure(figsize=(0.7 * columns, 0.7 * rows + 0.3), layout="constrained")
     axes = figure.subplots()
     axes.imshow(mosaic, cmap="RdBu", vmin=-1, vmax=1)

@@ -31,6 +31,17 @@ class Predictions:
         return likeliest
 
     @property
+    def confidence(self) -> NDArray[np.float32]:
+        """The highest probability of each image (float32, N)."""
+        highest: NDArray[np.float32] = self.probabilities.max(axis=1)
+        return highest
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each image is right (N)."""
+        return np.asarray(self.predicted == self.labels)
+
+    @property
     def loss(self) -> NDArray[np.float64]:
         """Cross-entropy of each image: minus the log of the probability of its true class."""
         true_class = self.probabilities[np.arange(len(self.labels)), self.labels]
@@ -61,7 +72,7 @@ def metrics(predictions: Predictions, train_labels: Labels, top_k: int) -> dict[
     ``top_k`` is left out if there are no more classes than that: it would always be 1.
     """
     labels, count = predictions.labels, len(predictions.labels)
-    correct = int((predictions.predicted == labels).sum())
+    correct = int(predictions.right.sum())
     ranked = np.argsort(-predictions.probabilities, axis=1, kind="stable")
     among = (ranked[:, :top_k] == labels[:, None]).any(axis=1)
     top = {} if top_k >= ranked.shape[1] else {f"top_{top_k}_accuracy": float(among.mean())}
@@ -73,6 +84,19 @@ def metrics(predictions: Predictions, train_labels: Labels, top_k: int) -> dict[
         "majority_accuracy": float((labels == np.bincount(train_labels).argmax()).mean()),
         "images": count,
     }
+
+
+def f1_interval(matrix: NDArray[np.int64]) -> list[tuple[float, float]]:
+    """The ends of the 99 % interval of the F1 of each class, by a confusion matrix.
+
+    Of the images that are of the class or are taken for it, a share J is both, and F1 is
+    2 J / (1 + J) (Hand, Christen and Kirielle 2021, https://arxiv.org/abs/2008.00103): the interval
+    is Wilson's of J. It is 0 to 1 where there are no such images.
+    """
+    right = matrix.diagonal()
+    either = matrix.sum(axis=0) + matrix.sum(axis=1) - right
+    ends = (wilson(*pair) if pair[1] else (0.0, 1.0) for pair in zip(right, either, strict=True))
+    return [(2 * low / (1 + low), 2 * high / (1 + high)) for low, high in ends]
 
 
 def per_class_table(predictions: Predictions, class_names: Sequence[str]) -> "pd.DataFrame":
@@ -98,21 +122,24 @@ def confusion_matrix(predictions: Predictions, classes: int) -> NDArray[np.int64
     return counts.reshape(classes, classes)
 
 
-def predictions_table(predictions: Predictions, class_names: Sequence[str]) -> "pd.DataFrame":
-    """One row per test image, in order: actual and predicted class, probability, loss."""
+def predictions_table(
+    predictions: Predictions, class_names: Sequence[str], names: Sequence[str]
+) -> "pd.DataFrame":
+    """A row per test image, in order: actual and predicted class, probability, loss, name."""
     import pandas as pd
 
-    names = np.array(class_names)
+    classes = np.array(class_names)
     return pd.DataFrame(
         {
-            "actual": names[predictions.labels],
-            "predicted": names[predictions.predicted],
-            "probability": predictions.probabilities.max(axis=1).round(4),
+            "actual": classes[predictions.labels],
+            "predicted": classes[predictions.predicted],
+            "probability": predictions.confidence.round(4),
             "loss": predictions.loss.round(4),
+            "name": names,
         }
     )
 
 
-def worst_first(predictions: Predictions, count: int) -> NDArray[np.int64]:
-    """Indices of the ``count`` images with the highest loss: the most confident mistakes first."""
-    return np.argsort(-predictions.loss, kind="stable")[:count]
+def worst_first(predictions: Predictions) -> NDArray[np.int64]:
+    """The numbers of all images, that with the highest loss first: the most confident mistakes."""
+    return np.argsort(-predictions.loss, kind="stable")

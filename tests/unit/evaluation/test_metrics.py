@@ -9,6 +9,7 @@ from imageclf.data.prepared import Split
 from imageclf.evaluation.metrics import (
     Predictions,
     confusion_matrix,
+    f1_interval,
     metrics,
     per_class_table,
     predict,
@@ -51,6 +52,16 @@ def test_the_low_end_is_that_of_the_wilson_interval(predictions: Predictions) ->
     assert figures["accuracy_low"] == pytest.approx(interval.low, abs=1e-4)
 
 
+def test_the_interval_of_f1_holds_it() -> None:
+    matrix = np.array([[80, 20, 0], [10, 90, 0], [0, 0, 0]])
+    first, second, third = f1_interval(matrix)
+    assert first[0] < 160 / 190 < first[1]
+    assert second[0] < 180 / 210 < second[1]
+    assert third == (0, 1)
+    wilson = binomtest(80, 110).proportion_ci(0.99, "wilson")  # right, of either class or answer
+    assert first == pytest.approx([2 * end / (1 + end) for end in (wilson.low, wilson.high)])
+
+
 def test_each_class_has_the_figures_of_scikit_learn(predictions: Predictions) -> None:
     table = per_class_table(predictions, [*"abcde"])
     expected = precision_recall_fscore_support(predictions.labels, predictions.predicted)
@@ -72,7 +83,7 @@ def test_a_class_never_predicted_or_never_seen_gets_zeros(predictions: Predictio
 
 
 def test_the_worst_mistake_comes_first(predictions: Predictions) -> None:
-    order = worst_first(predictions, 400)
+    order = worst_first(predictions)
     assert (np.diff(predictions.loss[order]) <= 0).all()
     true_class = predictions.probabilities[np.arange(400), predictions.labels]
     assert order[0] == true_class.argmin()
@@ -84,7 +95,8 @@ def test_certainty_of_a_wrong_class_has_a_finite_loss() -> None:
 
 
 def test_predictions_table_names_the_classes(predictions: Predictions) -> None:
-    table = predictions_table(predictions, [*"abcde"])
+    table = predictions_table(predictions, [*"abcde"], [f"{n}.png" for n in range(400)])
+    assert (table.columns[0], table["name"].iloc[-1]) == ("actual", "399.png")
     assert (table["actual"] == np.array([*"abcde"])[predictions.labels]).all()
     assert table["probability"].between(0.2, 1).all()
 

@@ -1,4 +1,6 @@
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -7,46 +9,137 @@ import pytest
 from helpers.classifiers import STATS, description
 from helpers.images import learnable_split
 from helpers.params import make_params
-from imageclf.evaluation.metrics import Predictions, metrics
-from imageclf.evaluation.report import draw_training, warnings, write_report
+from imageclf.data.prepared import Split
+from imageclf.evaluation.calibration import calibration_figures
+from imageclf.evaluation.cost import Cost, cost
+from imageclf.evaluation.curves import reliability
+from imageclf.evaluation.gallery import Rows
+from imageclf.evaluation.metrics import Predictions, confusion_matrix, metrics
+from imageclf.evaluation.report import look_inside, write_report, write_tables
+from imageclf.evaluation.report_page import Inside, Report, report_page
+from imageclf.evaluation.verdict import Evidence
 from imageclf.files import read_json
-from imageclf.network.classifier import build_classifier
+from imageclf.network.classifier import build_classifier, save_classifier
 from imageclf.project.folder import WARNINGS
+
+NAMES = ["<b>", "dog", "cat", "eel"]
+HISTORY = [
+    {"epoch": 1.0, "train_loss": 2.0, "val_loss": 2.0, "train_accuracy": 0.5, "val_accuracy": 0.5},
+    {"epoch": 2.0, "train_loss": 1.0, "val_loss": 1.5, "train_accuracy": 0.5, "val_accuracy": 0.5},
+]
+
+
+@pytest.fixture(scope="module")
+def inside() -> Inside:
+    params = make_params(augment__shift=1, transform__image_size=8)
+    classifier = build_classifier(params.model, STATS, (8, 8, 1), 4)
+    return look_inside(classifier, params, learnable_split(40, seed=0), NAMES)
+
+
+def report_of(
+    test: Split, predictions: Predictions, inside: Inside, names: list[str], **changes: Any
+) -> Report:
+    evidence = Evidence(
+        metrics(predictions, test.labels, top_k=3) | calibration_figures(predictions, 1.0),
+        description(class_names=names, epoch=2),
+        HISTORY,
+        confusion_matrix(predictions, len(names)),
+        np.bincount(test.labels, minlength=len(names)),
+        reliability(predictions),
+        "none",
+    )
+    files = [f"test/{number}.png" for number in range(len(test))]
+    values = {
+        "rows": Rows(files, np.arange(len(test))),
+        "cost": Cost(100, 200, 300),
+        "pictures": 8,
+        "seed": 1,
+    }
+    return Report(
+        test=test, predictions=predictions, evidence=evidence, inside=inside, **values | changes
+    )
+
+
+def with_mistakes(labels: np.ndarray, wrong: list[int], classes: int) -> Predictions:
+    """80 % for the label, but for the images in ``wrong`` for the class after it."""
+    guessed = labels.copy()
+    guessed[wrong] = (guessed[wrong] + 1) % classes
+    return Predictions(np.eye(classes, dtype=np.float32)[guessed] * 0.8 + 0.2 / classes, labels)
 
 
 @pytest.fixture
-def parts() -> dict:
+def report(inside: Inside) -> Report:
     test = learnable_split(40, seed=0)
-    probabilities = np.eye(4, dtype=np.float32)[test.labels] * 0.8 + 0.05
-    predictions = Predictions(probabilities, test.labels)
-    history = pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "val_loss": [2.0, 1.5]})
-    history[["train_accuracy", "val_accuracy"]] = 0.5
-    return {
-        "test": test,
-        "predictions": predictions,
-        "figures": metrics(predictions, test.labels, top_k=3),
-        "description": description(class_names=["<b>", "dog", "cat", "eel"]),
-        "history": history,
-        "warned": [],
-    }
+    return report_of(test, with_mistakes(test.labels, [1, 5, 6], 4), inside, NAMES)
 
 
-def test_the_page_shows_figures_pictures_and_escapes_names(tmp_path: Path, parts: dict) -> None:
-    write_report(tmp_path, **parts, pictures=8)
+def test_the_report_is_one_page_with_tables_and_the_pictures_of_dvc(
+    tmp_path: Path, report: Report
+) -> None:
+    figures = report.evidence.figures | {"accuracy_low": 0.1}
+    evidence = Evidence(**vars(report.evidence) | {"figures": figures})
+    write_report(tmp_path, Report(**vars(report) | {"evidence": evidence}))
+    pictures = {"loss.png", "mistakes.png", "first_batch.png", "filters.png", "weights.png"}
+    tables = {"per_class.csv", "predictions.csv", "warnings.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html"} | pictures | tables
+    assert all((tmp_path / name).stat().st_size > 1000 for name in pictures)
     page = (tmp_path / "index.html").read_text()
-    assert "<b>100.00%</b>accuracy" in page
+    sources = re.findall(r'(?:src|href)="([^"]*)', page)
+    assert all(source.startswith(("data:image/", "#")) for source in sources)
+    assert "http" not in page
+    assert "92.5 % of the 40 test images are right" in page
+    assert "<b>92.50 %</b>right" in page
     assert "&lt;b&gt;" in page
-    for name in ("loss.png", "confusion.png", "mistakes.png"):
-        assert f'src="{name}"' in page
-        assert (tmp_path / name).stat().st_size > 1000
-    assert len(pd.read_csv(tmp_path / "predictions.csv")) == 40
+    (warned,) = read_json(tmp_path / WARNINGS.name)
+    assert "not clearly better" in warned
+    assert f'<p class="warning">{warned}</p>' in page
+    predictions = pd.read_csv(tmp_path / "predictions.csv")
+    assert predictions["name"].tolist() == report.rows.names
     assert pd.read_csv(tmp_path / "per_class.csv")["support"].tolist() == [10] * 4
 
 
-def test_no_class_name_is_a_formula_in_the_tables(tmp_path: Path, parts: dict) -> None:
+def test_each_confusion_is_listed_and_opened_by_its_cell(report: Report) -> None:
+    page = report_page(report, [])
+    assert "dog taken for cat: 2 of 10" in page
+    cells = re.findall(r'popovertarget="([^"]*)"[^>]*>(\d+)</button>', page)
+    labels, guessed = report.predictions.labels, report.predictions.predicted
+    expected = {
+        f"c{a}-{b}": f"{((labels == a) & (guessed == b)).sum()}"
+        for a, b in zip(labels[[1, 6]], guessed[[1, 6]], strict=True)
+    }
+    assert dict(cells) == expected
+    assert {*re.findall(r'popover id="([^"]*)"', page)} == {*expected}
+
+
+def test_near_copies_are_shown_once_with_their_count(report: Report) -> None:
+    same = np.arange(40)
+    same[5] = 1
+    rows = Rows(report.rows.names, same)
+    report = Report(**vars(report) | {"rows": rows})
+    mistakes = [
+        (image.number, image.copies) for image in report.gallery.show(np.array([5, 6, 1]), 9)
+    ]
+    assert mistakes == [(5, 1), (6, 0)]
+    assert "and 1 near copy" in report_page(report, [])
+
+
+@pytest.mark.parametrize("classes", [2, 10, 300])
+def test_a_page_of_photographs_is_below_three_megabytes(inside: Inside, classes: int) -> None:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (900, 112, 112, 3)).astype(np.uint8)  # hard to compress
+    labels = np.arange(900) % classes
+    probabilities = generator.dirichlet(np.ones(classes), 900).astype(np.float32)
+    names = [f"class {number}" for number in range(classes)]
+    test = Split(images, labels)
+    report = report_of(test, Predictions(probabilities, labels), inside, names, pictures=24)
+    page = report_page(report, [])
+    assert len(page.encode()) < 3e6
+    assert "popover id=" in page
+
+
+def test_no_class_name_is_a_formula_in_the_tables(tmp_path: Path, report: Report) -> None:
     names = ["=1+1", "@dog", "-5", "eel"]
-    parts["description"] = description(class_names=names)
-    write_report(tmp_path, **parts, pictures=8)
+    write_tables(tmp_path, report_of(report.test, report.predictions, report.inside, names))
     for name, column in (("predictions", "actual"), ("predictions", "predicted")):
         table = pd.read_csv(tmp_path / f"{name}.csv", dtype=str)
         assert {*table[column]} == {"'=1+1", "'@dog", "-5", "eel"}
@@ -54,50 +147,20 @@ def test_no_class_name_is_a_formula_in_the_tables(tmp_path: Path, parts: dict) -
     assert per_class["class"].tolist() == ["'=1+1", "'@dog", "-5", "eel"]
 
 
-def test_fewer_test_images_than_pictures_are_no_problem(tmp_path: Path, parts: dict) -> None:
-    write_report(tmp_path, **parts, pictures=100)
-    assert (tmp_path / "mistakes.png").exists()
+def test_a_model_without_mistakes_has_a_page_and_so_have_few_images(inside: Inside) -> None:
+    test = learnable_split(4, seed=0)
+    predictions = with_mistakes(test.labels, [], 4)
+    page = report_page(report_of(test, predictions, inside, NAMES, pictures=100), [])
+    assert "None: every test image is right" in page
+    assert "The worst mistakes" not in page
+    assert "only 4 test images" in page
 
 
-def test_a_model_at_chance_level_is_called_so() -> None:
-    figures = {"accuracy": 0.52, "accuracy_low": 0.46, "majority_accuracy": 0.5}
-    (warning,) = warnings(figures, description(), 40)
-    assert "not clearly better than always guessing" in warning
-    assert not [*warnings(figures | {"accuracy_low": 0.51}, description(), 40)]
-
-
-COLOUR = {"image_shape": [64, 64, 3], "mean": [0.4] * 3, "std": [0.2] * 3}
-
-
-@pytest.mark.parametrize(
-    ("changes", "train_images", "told"),
-    [
-        (COLOUR, 1999, True),
-        (COLOUR, 2000, False),
-        ({}, 1999, False),  # grey, as MNIST is
-        (COLOUR | {"weights": {"title": "ImageNet's", "sha256": "a" * 64}}, 1999, False),
-    ],
-)
-def test_few_photographs_without_a_pretrained_backbone_are_told(
-    changes: dict, train_images: int, told: bool
-) -> None:
-    figures = {"accuracy": 0.52, "accuracy_low": 0.51, "majority_accuracy": 0.5}
-    found = [*warnings(figures, description(**changes), train_images)]
-    assert len(found) == told
-    assert all("1,999 photographs" in each and "imageclf use my_photos" in each for each in found)
-
-
-def test_warnings_are_on_the_page_and_in_a_file(tmp_path: Path, parts: dict) -> None:
-    write_report(tmp_path, **parts | {"warned": ["few <images>"]}, pictures=8)
-    assert "few &lt;images&gt;</p>" in (tmp_path / "index.html").read_text()
-    assert read_json(tmp_path / WARNINGS.name) == ["few <images>"]
-
-
-def test_what_the_network_saw_and_became_is_drawn(tmp_path: Path) -> None:
-    params = make_params(augment__shift=1, transform__image_size=8)
-    train = learnable_split(40, seed=0)
+def test_the_cost_counts_parameters_products_and_bytes(tmp_path: Path) -> None:
+    params = make_params(model__hidden=[6])
     classifier = build_classifier(params.model, STATS, (8, 8, 1), 4)
-    draw_training(tmp_path, classifier, params, train, [*"abcd"])
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *("first_batch.png", "filters.png", "weights.png")
-    }
+    save_classifier(classifier, description(class_names=NAMES, image_shape=[8, 8]), tmp_path / "it")
+    found = cost(classifier, tmp_path / "it", learnable_split(4, seed=0).images)
+    assert found.parameters == 65 * 6 + 7 * 4
+    assert found.operations == 2 * (64 * 6 + 6 * 4)
+    assert found.size == (tmp_path / "it/model.safetensors").stat().st_size > 4 * found.parameters
