@@ -1,4 +1,4 @@
-"""Four runs side by side in MLflow's own pages, as a user sees them."""
+"""The report, and runs side by side in MLflow's own pages, as a user sees them in a browser."""
 
 import json
 import shutil
@@ -19,6 +19,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from helpers.params import ROOT, make_params
+from helpers.reports import make_inside, of_noise
+from imageclf.evaluation.report_page import report_page
 from imageclf.tracking.messages import End, Metrics, describe_run
 from imageclf.tracking.provenance import Provenance
 from imageclf.tracking.runs import report
@@ -139,3 +141,84 @@ def test_the_address_opens_on_the_runs_with_what_matters(
     columns = {"test/accuracy", "val/accuracy", "train.learning_rate"}
     shown = columns | {*names, *map(str, RATES)} | {str(1 - rate) for rate in RATES}
     await_texts(browser, shown, tmp_path / "runs.png")
+
+
+def shown_alone(browser: Chrome, page: str, path: Path, width: int) -> None:
+    """Open a page from its file in a window of that width."""
+    path.write_text(page)
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(path.as_uri())
+
+
+def check_pictures(browser: Chrome) -> None:
+    """A cell of the matrix opens its images, and every picture of the page is drawn."""
+    cell = browser.find_element(By.CSS_SELECTOR, ".matrix button")
+    opened = browser.find_element(By.ID, cell.get_attribute("popovertarget") or "")
+    assert not opened.is_displayed()
+    browser.execute_script("arguments[0].click()", cell)
+    assert opened.is_displayed()
+    assert opened.find_elements(By.TAG_NAME, "img")
+    assert browser.execute_script(
+        "return [...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 10, 300])
+def test_the_report_needs_no_request_and_fits_a_phone(
+    browser: Chrome, tmp_path: Path, classes: int
+) -> None:
+    page = report_page(of_noise(make_inside(), classes), [])
+    shown_alone(browser, page, tmp_path / "report.html", 390)
+    assert browser.execute_script("return document.scrollingElement.scrollWidth") <= 390
+    requests = browser.execute_script(
+        "return performance.getEntriesByType('resource').map(entry => entry.name)"
+    )
+    assert all(name.startswith("data:") for name in requests)
+    check_pictures(browser)
+
+
+def test_the_table_of_classes_sorts(browser: Chrome, tmp_path: Path) -> None:
+    page = report_page(of_noise(make_inside(), 10), [])
+    shown_alone(browser, page, tmp_path / "report.html", 1280)
+
+    def column(place: int) -> list[str]:
+        cells = browser.find_elements(By.CSS_SELECTOR, f".sorts td:nth-child({place})")
+        return [cell.text for cell in cells]
+
+    recall = column(5)
+    (button,) = browser.find_elements(By.XPATH, "//th/button[.='recall']")
+    for descending in (False, True):
+        button.click()
+        ordered = sorted(recall, key=lambda text: float(text.split()[0]), reverse=descending)
+        assert column(5) == ordered
+    browser.find_element(By.XPATH, "//th/button[.='class']").click()
+    assert column(1) == [f"class {number}" for number in range(10)]
+
+
+def test_the_report_opens_within_mlflow(
+    project: Path, interface: tuple[list[str], str], browser: Chrome, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    _, address = interface
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    experiment = client.get_experiment_by_name("imageclf")
+    assert experiment
+    (run, *_) = client.search_runs([experiment.experiment_id])
+    page = tmp_path / "index.html"
+    page.write_text(report_page(of_noise(make_inside(), 10), []))
+    client.log_artifact(run.info.run_id, str(page), "reports/evaluation")
+    place = f"experiments/{experiment.experiment_id}/runs/{run.info.run_id}/artifacts"
+    browser.get(f"{address.partition('/#')[0]}/#/{place}/reports/evaluation/index.html")
+    try:
+        frame = WebDriverWait(browser, 60).until(
+            lambda _: browser.find_element(By.CSS_SELECTOR, "iframe.mlflow-html-iframe")
+        )
+        browser.switch_to.frame(frame)
+        WebDriverWait(browser, 30).until(
+            lambda _: browser.find_elements(By.CSS_SELECTOR, ".matrix button")
+        )
+        check_pictures(browser)
+    finally:
+        browser.save_screenshot(str(tmp_path / "report.png"))

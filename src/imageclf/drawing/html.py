@@ -18,11 +18,11 @@ def render(template: Path, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["code"] = _code
+    environment.filters["told"] = _told
     return environment.get_template(template.name).render(values)
 
 
-def _code(text: str) -> Markup:
-    """The text with what stands in backticks as ``<code>``."""
-    marked = re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text)))
+def _told(text: str) -> Markup:
+    """A sentence with what stands in backticks as ``<code>``, and no line that begins with %."""
+    marked = re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))).replace(" %", "\N{NBSP}%")
     return Markup(marked)  # noqa: S704 (escaped)

@@ -1,6 +1,5 @@
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,62 +8,20 @@ import pytest
 from helpers.classifiers import STATS, description
 from helpers.images import learnable_split
 from helpers.params import make_params
-from imageclf.data.prepared import Split
-from imageclf.evaluation.calibration import calibration_figures
-from imageclf.evaluation.cost import Cost, cost
-from imageclf.evaluation.curves import reliability
+from helpers.reports import NAMES, make_inside, of_noise, report_of, with_mistakes
+from imageclf.evaluation.cost import cost
 from imageclf.evaluation.gallery import Rows
-from imageclf.evaluation.metrics import Predictions, confusion_matrix, metrics
-from imageclf.evaluation.report import look_inside, write_report, write_tables
+from imageclf.evaluation.report import write_report, write_tables
 from imageclf.evaluation.report_page import Inside, Report, report_page
 from imageclf.evaluation.verdict import Evidence
 from imageclf.files import read_json
 from imageclf.network.classifier import build_classifier, save_classifier
 from imageclf.project.folder import WARNINGS
 
-NAMES = ["<b>", "dog", "cat", "eel"]
-HISTORY = [
-    {"epoch": 1.0, "train_loss": 2.0, "val_loss": 2.0, "train_accuracy": 0.5, "val_accuracy": 0.5},
-    {"epoch": 2.0, "train_loss": 1.0, "val_loss": 1.5, "train_accuracy": 0.5, "val_accuracy": 0.5},
-]
-
 
 @pytest.fixture(scope="module")
 def inside() -> Inside:
-    params = make_params(augment__shift=1, transform__image_size=8)
-    classifier = build_classifier(params.model, STATS, (8, 8, 1), 4)
-    return look_inside(classifier, params, learnable_split(40, seed=0), NAMES)
-
-
-def report_of(
-    test: Split, predictions: Predictions, inside: Inside, names: list[str], **changes: Any
-) -> Report:
-    evidence = Evidence(
-        metrics(predictions, test.labels, top_k=3) | calibration_figures(predictions, 1.0),
-        description(class_names=names, epoch=2),
-        HISTORY,
-        confusion_matrix(predictions, len(names)),
-        np.bincount(test.labels, minlength=len(names)),
-        reliability(predictions),
-        "none",
-    )
-    files = [f"test/{number}.png" for number in range(len(test))]
-    values = {
-        "rows": Rows(files, np.arange(len(test))),
-        "cost": Cost(100, 200, 300),
-        "pictures": 8,
-        "seed": 1,
-    }
-    return Report(
-        test=test, predictions=predictions, evidence=evidence, inside=inside, **values | changes
-    )
-
-
-def with_mistakes(labels: np.ndarray, wrong: list[int], classes: int) -> Predictions:
-    """80 % for the label, but for the images in ``wrong`` for the class after it."""
-    guessed = labels.copy()
-    guessed[wrong] = (guessed[wrong] + 1) % classes
-    return Predictions(np.eye(classes, dtype=np.float32)[guessed] * 0.8 + 0.2 / classes, labels)
+    return make_inside()
 
 
 @pytest.fixture
@@ -87,12 +44,12 @@ def test_the_report_is_one_page_with_tables_and_the_pictures_of_dvc(
     sources = re.findall(r'(?:src|href)="([^"]*)', page)
     assert all(source.startswith(("data:image/", "#")) for source in sources)
     assert "http" not in page
-    assert "92.5 % of the 40 test images are right" in page
+    assert "92.5\N{NBSP}% of the 40 test images are right" in page
     assert "<b>92.50 %</b>right" in page
     assert "&lt;b&gt;" in page
     (warned,) = read_json(tmp_path / WARNINGS.name)
     assert "not clearly better" in warned
-    assert f'<p class="warning">{warned}</p>' in page
+    assert '<p class="warning">the model is not clearly better' in page
     predictions = pd.read_csv(tmp_path / "predictions.csv")
     assert predictions["name"].tolist() == report.rows.names
     assert pd.read_csv(tmp_path / "per_class.csv")["support"].tolist() == [10] * 4
@@ -125,14 +82,7 @@ def test_near_copies_are_shown_once_with_their_count(report: Report) -> None:
 
 @pytest.mark.parametrize("classes", [2, 10, 300])
 def test_a_page_of_photographs_is_below_three_megabytes(inside: Inside, classes: int) -> None:
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (900, 112, 112, 3)).astype(np.uint8)  # hard to compress
-    labels = np.arange(900) % classes
-    probabilities = generator.dirichlet(np.ones(classes), 900).astype(np.float32)
-    names = [f"class {number}" for number in range(classes)]
-    test = Split(images, labels)
-    report = report_of(test, Predictions(probabilities, labels), inside, names, pictures=24)
-    page = report_page(report, [])
+    page = report_page(of_noise(inside, classes), [])
     assert len(page.encode()) < 3e6
     assert "popover id=" in page
 
