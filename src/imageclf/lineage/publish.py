@@ -8,7 +8,7 @@ from typing import Any
 from imageclf.files import UserError, read_json, sha256_file
 from imageclf.lineage.snapshots import MODEL, Snapshot, checked_out, pipeline_files
 from imageclf.network.description import read_description
-from imageclf.params import Params, load_params, tracked_values
+from imageclf.params import Params, flatten, load_params, tracked_values
 from imageclf.project.folder import (
     AUDIT,
     AUDIT_PAGE,
@@ -24,13 +24,24 @@ from imageclf.project.folder import (
     REPORTS,
 )
 from imageclf.project.lock import md5_of, recorded_outs
-from imageclf.tracking.gate import Identity, read_candidate
+from imageclf.recipes import BASE, RECIPES, find_recipe
+from imageclf.tracking.gate import Candidate, Identity, read_candidate
 from imageclf.tracking.journal import Journal, Record, keep_registration, trained_here
-from imageclf.tracking.messages import Dataset, File, Item, Metrics, Patch, describe_run, now_ms
+from imageclf.tracking.messages import (
+    Dataset,
+    File,
+    Item,
+    Metrics,
+    Note,
+    Patch,
+    describe_run,
+    now_ms,
+)
 from imageclf.tracking.patch import record_source
 from imageclf.tracking.registry import Model, Registration
 from imageclf.tracking.registry import register as register_model
 from imageclf.tracking.runs import end_abandoned, synchronise, tag_snapshot
+from imageclf.tracking.wording import run_note
 from imageclf.training.history import read_history
 
 TEST_IMAGES = PREPARED / "test.images.npy"
@@ -135,17 +146,26 @@ class Outs:
             path=self._folder / ONNX,
             example=as_stored(np.array(load_split(self._folder / PREPARED, "test").images[:2])),
             class_names=self._model.class_names,
+            data=params["data.name"],
         )
-        datasets = self._datasets(params["data.name"])
-        items: list[Item] = [*self._metrics(record), *datasets, *self._files(record)]
         identity = Identity(self.fingerprint, sha256_file(model.path), self.digests["test"])
         candidate = read_candidate(self._folder, identity)
+        note = self._note(params, candidate)
+        datasets = self._datasets(params["data.name"])
+        items: list[Item] = [Note(note), *self._metrics(record), *datasets, *self._files(record)]
         description = record.description.named(candidate.accuracy)
         run = synchronise(description, items, record.restored, self._ended(record))
-        registration = register_model(run, model, candidate)
+        registration = register_model(run, replace(model, note=note), candidate)
         if digest:
             tag_snapshot(run, digest)
         return registration
+
+    def _note(self, params: Mapping[str, Any], candidate: Candidate) -> str:
+        """The description of the run; without the recipe to compare with, of no parameters."""
+        base = flatten(find_recipe(BASE).values) if (RECIPES / f"{BASE}.yaml").exists() else {}
+        images = read_json(self._folder / AUDIT)["images"]
+        classes, correct = len(self._model.class_names), candidate.correct
+        return run_note(params, base, images, classes, correct, candidate.majority_accuracy)
 
     def _ended(self, record: Record) -> int:
         """When the training ended here, or else when its model was first registered here."""

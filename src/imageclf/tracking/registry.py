@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imageclf.files import UserError
-from imageclf.project.folder import PREDICTIONS
+from imageclf.project.folder import EVALUATION, PREDICTIONS
 from imageclf.tracking.connection import PATIENT, Store, opened_store, shown
 from imageclf.tracking.gate import (
     EVIDENCE,
@@ -25,10 +25,12 @@ from imageclf.tracking.gate import (
     read_candidate,
     read_correct,
 )
+from imageclf.tracking.wording import model_note, version_note
 
 if TYPE_CHECKING:
     from mlflow.entities import RunInfo
 
+REPORT = EVALUATION / "index.html"
 SERVED_WITH = ("mlflow", "numpy", "onnx", "onnxruntime")
 CHALLENGER, CHAMPION = "challenger", "champion"  # aliases: the newest version, and the best
 DECISION, REPLACED = "promotion", "replaced"  # tags: the gate's decision, the previous champion
@@ -44,12 +46,20 @@ UNKNOWN = Decision(
 
 @dataclass(frozen=True)
 class Model:
-    """An ONNX file to register under a name, with two test images in the shape that it takes."""
+    """An ONNX file to register under a name.
+
+    Attributes:
+        example: two test images in the shape that it takes.
+        data: the name of its data set.
+        note: the description of its run.
+    """
 
     name: str
     path: Path
     example: NDArray[np.uint8]
     class_names: list[str]
+    data: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,7 @@ def register(run: "RunInfo", model: Model, candidate: Candidate) -> Registration
             decision = versions.ask_gate(version, candidate)
             if not before:
                 versions.set_tag(version, DECISION, str(decision))
+        versions.describe(version, run, model, before or str(decision))
         aliases = sorted(store.client.get_model_version(model.name, version).aliases)
     return Registration(shown(store.uri), run.run_name, version, decision, aliases)
 
@@ -205,6 +216,16 @@ class _Versions:
 
     def set_alias(self, alias: str, version: str) -> None:
         retry_on_clash(lambda: self._client.set_registered_model_alias(self._name, alias, version))
+
+    def describe(self, version: str, run: "RunInfo", model: Model, decision: str) -> None:
+        """Describe the model and a version, where nobody did."""
+        client, name = self._client, self._name
+        if not client.get_registered_model(name).description:
+            client.update_registered_model(name, model_note(model.data, model.class_names))
+        if not client.get_model_version(name, version).description:
+            report = f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{REPORT}"
+            note = version_note(model.note, model.class_names, decision, report)
+            client.update_model_version(name, version, note)
 
     def ask_gate(self, version: str, candidate: Candidate) -> Decision:
         """Compare a version with the champion, and make it the champion if it passes.
