@@ -46,8 +46,8 @@ def run_note(
     data = f"{images['train']:,} images for training, {images['val']:,} for validation"
     lines = [
         f"{params.get('model.name')} on {params['data.name']}: {classes} classes, {data}.",
-        f"**{accuracy_told(sum(correct), len(correct))}**; always guessing the commonest class "
-        f"has {percent(majority_accuracy)}.",
+        f"Right on **{accuracy_told(sum(correct), len(correct))}**; always guessing the commonest "
+        f"class has {percent(majority_accuracy)}.",
     ]
     changed = [
         f"`{name}` {value}"

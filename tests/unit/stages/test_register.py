@@ -82,6 +82,9 @@ def test_the_register_stage_tells_mlflow_what_the_files_say(files: FinishedTrain
     assert run.data.metrics["test/majority_accuracy"] == 0.1
     assert run.data.tags["restored_from_cache"] == "true"
     assert run.data.tags["weights.sha256"] == "5" * 12
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith("mlp on fashion_mnist: ")
+    assert "always guessing the commonest class has 10.0 %" in note
     assert len(run.inputs.dataset_inputs) == 3
     artifacts = {artifact.path for artifact in files.client.list_artifacts(run.info.run_id)}
     assert artifacts == {"models", "params.yaml", "reports"}

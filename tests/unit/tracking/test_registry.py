@@ -66,6 +66,21 @@ def test_the_registered_model_is_the_exported_file(models: Registry) -> None:
     assert "imageclf" not in requirements
 
 
+def test_what_nobody_described_is_described(models: Registry) -> None:
+    models.register()
+    client = models.client
+    version = client.get_model_version("digits", "1")
+    assert version.description.startswith("Against the champion of that time: promoted")
+    assert "probabilities are those of: a, b, c, d." in version.description
+    assert f"/runs/{version.run_id}/artifacts/reports/evaluation/index.html" in version.description
+    assert "as a, b, c, d." in client.get_registered_model("digits").description
+    client.update_registered_model("digits", "mine")
+    client.update_model_version("digits", "1", "mine too")
+    models.register()
+    assert client.get_registered_model("digits").description == "mine"
+    assert client.get_model_version("digits", "1").description == "mine too"
+
+
 def test_doing_it_again_changes_nothing(models: Registry) -> None:
     first = models.register()
     (before,) = models.runs()

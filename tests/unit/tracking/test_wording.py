@@ -26,7 +26,7 @@ def test_a_note_tells_what_on_which_data_how_well_and_what_is_not_as_by_default(
     what, how_well, changed = run_note(params, base, images, 10, correct, 0.1).split("\n\n")
     assert what == "mlp on digits: 10 classes, 1,000 images for training, 200 for validation."
     assert how_well.startswith(
-        "**90.0 % of 100 test images (79.6 to 95.4 % with 99 % confidence)**"
+        "Right on **90.0 % of 100 test images (79.6 to 95.4 % with 99 % confidence)**"
     )
     assert how_well.endswith("always guessing the commonest class has 10.0 %.")
     assert changed == "Not as by default: `train.epochs` 5."
