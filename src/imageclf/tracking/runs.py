@@ -175,7 +175,8 @@ class _RunWriter:
             Metric(grouped(name), value, item.time, item.step)
             for item in items
             if isinstance(item, Metrics)
-            for name, value in item.values.items()
+            # MLflow's comparison opens on the first: the learning rate says nothing there.
+            for name, value in sorted(item.values.items(), reverse=True)
         )
         for item in items:
             match item:

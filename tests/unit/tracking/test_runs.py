@@ -176,6 +176,11 @@ def test_a_run_of_an_earlier_form_is_replaced(files: FinishedTraining) -> None:
     assert found.metrics["train_loss"] == 1 / 3
 
 
+def test_the_first_metric_is_one_to_compare(files: FinishedTraining) -> None:
+    report(described(), [Metrics(1, {"learning_rate": 0.1, "seconds": 1.0, "val_loss": 0.5}, 1)])
+    assert next(iter(files.runs()[0].data.metrics)) == "val/loss"
+
+
 def test_what_a_user_wrote_stays(files: FinishedTraining) -> None:
     files.synchronise(items=[Note("one")])
     files.synchronise(items=[Note("another")])
