@@ -13,7 +13,7 @@ from imageclf.files import UserError, read_csv
 from imageclf.intervals import Z, wilson
 from imageclf.tracking.gate import SIGNIFICANCE, mcnemar, p_told
 
-BINS = 10  # of the confidence, equally wide
+BINS = 15  # of the confidence, equally wide, as in metrics.json
 NOT_SET = "not set"  # the value of a parameter that the other model alone has
 
 
