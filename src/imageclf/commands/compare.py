@@ -33,7 +33,7 @@ def compare(first: str, second: str | None) -> None:
     Writes reports/compare.html, one file with all pictures: parameters that differ, figures with
     99 % confidence intervals, McNemar's test, the images that only one model has right, and how
     far their confidence can be trusted. The figures and predictions come from MLflow or from
-    DVC's cache. `dvc repro` puts the page of each new version beside it in MLflow.
+    DVC's cache.
     """
     from rich.console import Console
 
