@@ -20,11 +20,12 @@ def main(params: Params) -> None:
     from imageclf.network.classifier import load_classifier
 
     classifier, description = load_classifier(CLASSIFIER)
-    classifier.temperature = read_calibration(CALIBRATION).temperature
+    calibration = read_calibration(CALIBRATION)
+    classifier.temperature, novelty = calibration.temperature, calibration.novelty
     images = load_split(PREPARED, "test").images
     with atomic_folder(EXPORTED) as target:
-        export(classifier, description, target)
-        proof = parity(classifier, images, target, params.export.tolerance)
+        export(classifier, novelty, description, target)
+        proof = parity(classifier, novelty, images, target, params.export.tolerance)
         write_json(target / "parity.json", proof)
     for name, difference in proof["largest_difference"].items():
         size = (EXPORTED / name).stat().st_size / 1e6

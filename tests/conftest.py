@@ -61,7 +61,10 @@ def clones(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> li
 
 @pytest.fixture(scope="session")
 def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A linear classifier of uint8 images of 8 x 8 into four classes, as the export stage's."""
+    """A linear classifier of uint8 images of 8 x 8 into four classes, as the export stage's.
+
+    The novelty of an image is its mean over 200.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     weights = np.random.default_rng(0).normal(0, 0.001, (64, 4)).astype(np.float32)
@@ -71,11 +74,20 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             helper.make_node("Flatten", ["pixels"], ["rows"], axis=1),
             helper.make_node("MatMul", ["rows", "weights"], ["logits"]),
             helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+            helper.make_node("ReduceMean", ["rows", "columns"], ["means"], keepdims=0),
+            helper.make_node("Div", ["means", "bright"], ["novelty"]),
         ],
         "linear",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 8, 8])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 4])],
-        [numpy_helper.from_array(weights, "weights")],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 4]),
+            helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["batch"]),
+        ],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array([1]), "columns"),
+            numpy_helper.from_array(np.array(200, np.float32), "bright"),
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     helper.set_model_props(

@@ -41,7 +41,7 @@ def registered(project: Path, onnx_file: Path) -> str:
 def expected(onnx_file: Path) -> Any:
     """Probabilities (float32, N x classes) that onnxruntime gives for the images."""
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
-    (probabilities,) = session.run(None, {"images": IMAGES})
+    (probabilities,) = session.run(["probabilities"], {"images": IMAGES})
     assert len(np.unique(probabilities)) > len(IMAGES)
     return probabilities
 

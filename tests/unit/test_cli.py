@@ -49,6 +49,9 @@ def model(run: Run, onnx_file: Path) -> Path:
     return Path(shutil.copy(onnx_file, "models/exported"))
 
 
+ANSWERED = "model: models/exported, fingerprint ffffffff"
+
+
 def write_images(folder: str, count: int) -> list[str]:
     """Random images, whose paths are given in their order."""
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -118,7 +121,7 @@ def test_class_names_are_shown_on_one_line_and_obeyed_by_nothing(run: Run) -> No
         assert all(char.isprintable() or char == "\n" for char in text)
     with Path("p.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
-    assert header[3:] == [f"p_{name}" for name in HOSTILE]
+    assert header[3:-1] == [f"p_{name}" for name in HOSTILE]
     told = {name: f"'{name}" if name == "=1+1" else name for name in HOSTILE}
     assert {row[1] for row in rows} <= {*told.values()}
 
@@ -147,12 +150,14 @@ def test_a_file_of_predictions_instead_of_lines(run: Run, model: Path) -> None:
     assert result.stdout == f"out/p.jsonl: 2 images: {counts}\n"
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
+        ANSWERED,
         f"unreadable: {paths[1]}: the file is empty",
         "error: 1 of 3 images could not be read",
     ]
     result = run("predict", "photos/000.png", "--output", "p.csv")
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert Path("p.csv").read_text().startswith("image,class,probability,p_a,p_b,p_c,p_d\n")
+    assert (result.exit_code, result.stderr) == (0, f"{ANSWERED}\n")
+    header = "image,class,probability,p_a,p_b,p_c,p_d,note\n"
+    assert Path("p.csv").read_text().startswith(header)
 
 
 @pytest.mark.parametrize("options", [["--output", "a.png/p.csv"], ["--figure", "a.png/p.png"]])
@@ -162,6 +167,19 @@ def test_a_file_that_cannot_be_written_is_named(run: Run, model: Path, options: 
     result = run("predict", path, *options)
     assert result.exit_code == 2
     assert result.stderr == "error: a.png: File exists\n"
+
+
+def test_an_image_unlike_the_training_has_a_note_and_its_negative_none(
+    run: Run, model: Path
+) -> None:
+    Image.new("L", (8, 8), 230).save("drawing.png")
+    note = "unlike anything this model was trained on"
+    assert run("predict", "drawing.png").stdout.endswith(f"%  {note}\n")
+    assert note not in run("predict", "drawing.png", "--invert").stdout
+    assert json.loads(run("predict", "drawing.png", "--json").stdout)["note"] == note
+    summary = run("predict", "drawing.png", "--output", "p.csv").stdout
+    assert summary.endswith(f"\n1 is {note}\n")
+    assert Path("p.csv").read_text().endswith(f",{note}\n")
 
 
 def test_paths_from_standard_input(run: Run, model: Path) -> None:
@@ -180,6 +198,7 @@ def test_unreadable_files_are_listed_after_everything_else(run: Run, model: Path
     images = [json.loads(line)["image"] for line in result.stdout.splitlines()]
     assert images == ["photos/001.png", "photos/002.png"]
     assert result.stderr.splitlines() == [
+        ANSWERED,
         "unreadable: photos/000.png: the file is empty",
         "unreadable: missing.png: no such file or directory",
         "error: 2 of 4 images could not be read",
@@ -194,7 +213,7 @@ def test_the_figure_has_a_row_per_image_up_to_a_limit(
     result = run("predict", "photos", "--figure", "out/figure.png")
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == count
-    assert result.stderr == "figure: out/figure.png\n"
+    assert result.stderr == f"figure: out/figure.png\n{ANSWERED}\n"
     with Image.open("out/figure.png") as figure:
         assert figure.width == 900
         assert figure.height == pytest.approx(264 * rows, abs=2)
@@ -268,6 +287,7 @@ def test_a_registered_model_by_alias_and_by_version(project: Path, onnx_file: Pa
     for uri in ("models:/letters@champion", "models:/letters/1"):
         result = CliRunner().invoke(main, ["predict", path, "--model", uri])
         assert (result.exit_code, result.stdout) == (0, expected.stdout)
+        assert result.stderr == "model: letters/1, fingerprint ffffffff\n"
     message = refused(CliRunner().invoke(main, ["predict", path, "--model", "models:/words@x"]))
     assert "words" in message
     assert "not found" in message

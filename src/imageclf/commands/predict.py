@@ -27,6 +27,7 @@ CLASSES_COUNTED = 5
 @click.command(
     epilog=examples(
         "imageclf predict shoe.jpg --figure shoe.png",
+        "imageclf predict drawings/ --invert",
         "imageclf predict photos/ --top-k 1",
         "imageclf predict photos/ --output predictions.csv",
         "imageclf predict photos/ --json | jq .image",
@@ -47,6 +48,9 @@ CLASSES_COUNTED = 5
     metavar="N",
     help=f"Show the N likeliest classes.  [default: {CLASSES_SHOWN}]",
 )
+@click.option(
+    "--invert", is_flag=True, help="Show the network the negatives, as of drawings on white."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
 @click.option(
     "--output",
@@ -66,11 +70,14 @@ def predict(
     images: tuple[str, ...],
     model: str,
     top_k: int | None,
+    invert: bool,
     as_json: bool,
     output: Path | None,
     figure: Path | None,
 ) -> None:
     """Print the likeliest classes of IMAGES.
+
+    An image that is unlike those of the training gets a note: its classes mean little.
 
     IMAGES are files, folders (searched for images at any depth), or - to read paths from standard
     input, one a line. Files that are no images are listed at the end, with exit code 2.
@@ -82,29 +89,34 @@ def predict(
     paths = list(_image_paths(images))
     if not paths:
         raise UserError("no images given: name files or folders, or - for paths on standard input")
-    with _model_folder(model) as folder:
+    with _model_folder(model) as (folder, name):
         classifier = load_exported(folder)
     if top_k and top_k > len(classifier.class_names):
         raise UserError(f"--top-k {top_k}: {model} knows {len(classifier.class_names)} classes")
     drawn: list[Prediction] = []
     unreadable: list[ImageError] = []
     found: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     with (
         _writer(paths, classifier.class_names, top_k or CLASSES_SHOWN, as_json, output) as write,
         _progress(len(paths), output) as advance,
     ):
-        for result in classifier.predict(paths):
+        for result in classifier.predict(paths, invert):
             if isinstance(result, ImageError):
                 unreadable.append(result)
             else:
                 write(result)
                 found[classifier.class_names[result.probabilities.argmax()]] += 1
+                notes[result.note] += 1
                 drawn += [result] if len(drawn) < FIGURE_ROWS else []
             advance(1)
     if output:
         click.echo(_summary(output, found))
+        for note in filter(None, notes):
+            click.echo(f"{notes[note]:,} {'is' if notes[note] == 1 else 'are'} {note}")
     if figure and drawn:
         _draw(drawn, classifier.class_names, figure)
+    click.echo(f"model: {printable(name)}, fingerprint {classifier.fingerprint[:8]}", err=True)
     for error in unreadable:
         click.echo(f"unreadable: {error}", err=True)
     if unreadable:
@@ -140,9 +152,10 @@ def _image_paths(names: Iterable[str]) -> Iterator[Path]:
             yield path
 
 
-def _model_folder(model: str) -> AbstractContextManager[Path]:
+def _model_folder(model: str) -> AbstractContextManager[tuple[Path, str]]:
+    """The folder of a model, or its file, and the name by which it answers."""
     if not model.startswith("models:/"):
-        return nullcontext(Path(model))
+        return nullcontext((Path(model), model))
     from imageclf.tracking.registry import downloaded_model
 
     return downloaded_model(model)
@@ -180,7 +193,8 @@ def _text_line(
             f"{set_cell_size(name, name_width)} {probability:>6.1%}"
             for name, probability in classes
         ]
-        return "  ".join([set_cell_size(printable(result.path), path_width), *columns])
+        path = set_cell_size(printable(result.path), path_width)
+        return "  ".join([path, *columns, *filter(None, [result.note])])
 
     return line
 

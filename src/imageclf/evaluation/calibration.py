@@ -1,16 +1,20 @@
-"""How far probabilities can be trusted, and the temperature that makes them fit the val split."""
+"""What is fitted on the val split after the training, and how far probabilities can be trusted."""
 
 import math
+from itertools import repeat
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from imageclf.data.batches import in_turn
 from imageclf.data.prepared import Labels, Split
 from imageclf.evaluation.metrics import Predictions
 from imageclf.inference.calibration import Calibration
-from imageclf.network.classifier import Classifier, evaluation_batch
+from imageclf.inference.novelty import Novelty, points_of, squares, statistics
+from imageclf.network.classifier import Classifier, evaluation_batch, to_pixels
 
 # Standard deviation of log T before any image is seen. It decides where images are few: the
 # calibration of four trained networks with 10 to 160 images of val was best, on average, by this.
@@ -18,31 +22,33 @@ PRIOR = 0.25
 LARGEST_LOG = 3.0  # of a temperature
 HALVINGS = 24
 BINS = 15  # as in Guo et al.
-
-
-def calibrate(
-    classifier: Classifier, val: Split, features: Split | None, method: str
-) -> Calibration:
-    """Fit what ``evaluate.calibrate`` asks for on the val split, on the classifier's device.
-
-    With the features of the split, which a frozen backbone gave, only the head computes.
-    """
-    if method == "none":
-        return Calibration()
-    return Calibration(fit_temperature(logits(classifier, val, features), val.labels))
+REFERENCES = 1000  # images of val that an image is compared with, at most
+KNOWN = 0.99  # share of the images of val that are not called novel
+# Variance of the statistics beside that of the features. Measured between 0.1 and 2: less of it
+# misses noise and inverted drawings, more of it misses flowers among cats and dogs.
+SHARE = 0.25
+SMALLEST = 1e-3  # spread, and threshold, of images that are all alike
 
 
 @torch.no_grad()
-def logits(classifier: Classifier, split: Split, features: Split | None) -> NDArray[np.float64]:
-    """Logits (N x classes) for every image of a split, up to a constant for each image."""
+def calibrate(
+    classifier: Classifier, val: Split, features: Split | None, method: str
+) -> Calibration:
+    """Fit what ``evaluate.calibrate`` asks for, and novelty, on the val split.
+
+    With the features of the split, which a frozen backbone gave, only the head computes.
+    """
     classifier.eval()
-    compute = classifier.network.head if features else classifier
-    size = evaluation_batch(split.images.shape[1:])
-    parts = [
-        classifier.logits(compute(batch))
-        for batch in in_turn(features or split, size, classifier.scale.device)
-    ]
-    return torch.cat(parts).double().cpu().numpy()
+    size, device = evaluation_batch(val.images.shape[1:]), classifier.scale.device
+    known = in_turn(features, size, device) if features else repeat(None)
+    found, measured = [], []
+    for images, its in zip(in_turn(val, size, device), known, strict=False):
+        found.append(classifier.features(images) if its is None else its)
+        measured.append(statistics(to_pixels(images)))
+    rows = torch.cat(found)
+    logits = classifier.logits(classifier.network.head(rows)).double().cpu().numpy()
+    temperature = 1.0 if method == "none" else fit_temperature(logits, val.labels)
+    return Calibration(temperature, fit_novelty(rows, torch.cat(measured)))
 
 
 def fit_temperature(logits: NDArray[np.float64], labels: Labels) -> float:
@@ -67,6 +73,29 @@ def _slope(logits: NDArray[np.float64], labels: Labels, inverse: float) -> float
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     expected = (probabilities * scaled).sum()
     return float(scaled[np.arange(len(labels)), labels].sum() - expected)
+
+
+def fit_novelty(features: Tensor, measured: Tensor) -> Novelty:
+    """Tell images from those of val.
+
+    The threshold is such that one in a hundred of them is beyond it, each compared with the others.
+
+    Args:
+        features: float32, N x F, of two images at least.
+        measured: the ``statistics`` of the same images, N x 4.
+    """
+    spread = functional.normalize(features).var(dim=0, correction=0).sum().clamp_min(SMALLEST)
+    deviations = measured.std(dim=0, correction=0).clamp_min(SMALLEST)
+    shift, scale = measured.mean(dim=0), (SHARE * spread / 4).sqrt() / deviations
+    points = points_of(features, measured, shift, scale)
+    chosen = torch.linspace(0, len(points) - 1, min(len(points), REFERENCES)).round().long()
+    references = points[chosen]
+    parts = points.split(REFERENCES)
+    nearest = torch.cat([squares(part, references).topk(2, largest=False)[0] for part in parts])
+    nearest[chosen, 0] = nearest[chosen, 1]  # the nearest one of a reference is itself
+    distances = nearest[:, 0].clamp_min(0).sqrt().cpu().numpy()
+    threshold = max(float(np.quantile(distances, KNOWN)), SMALLEST)
+    return Novelty(references, shift, scale, torch.tensor(threshold)).cpu()
 
 
 def expected_calibration_error(predictions: Predictions) -> float:

@@ -1,4 +1,4 @@
-"""Portable files from raw uint8 images to probabilities, and the check that they agree.
+"""Portable files from raw uint8 images to probabilities and novelty, and the check that they agree.
 
 Both files come from one traced graph with a free batch dimension: ``model.pt2`` for
 ``torch.export.load`` and ``model.onnx`` for every ONNX runtime. The metadata of the ONNX file hold
@@ -21,26 +21,35 @@ from torch import Tensor, nn
 from imageclf.data.prepared import Images, Pixels
 from imageclf.data.shapes import as_stored
 from imageclf.files import UserError, sha256_file
-from imageclf.network.classifier import Classifier
+from imageclf.inference.novelty import Novelty, statistics
+from imageclf.network.classifier import Classifier, to_pixels
 from imageclf.network.description import Description
 
 BATCHES = (1, 2, 7)
 ONNX_OPSET = 18
 
 
-class _Probabilities(nn.Module):
-    """The exported module: the classifier with its softmax, for images of the stored shape."""
+class _Exported(nn.Module):
+    """Probabilities and novelty of images of the stored shape."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, novelty: Novelty) -> None:
         super().__init__()
-        self.classifier = classifier
+        self.classifier, self.novelty = classifier, novelty
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         pixels = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        return self.classifier.as_probabilities(self.classifier.from_pixels(pixels.float()))
+        return _outputs(self.classifier, self.novelty, pixels.float())
 
 
-def export(classifier: Classifier, description: Description, folder: Path) -> None:
+def _outputs(classifier: Classifier, novelty: Novelty, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    features = classifier.features_of(pixels)
+    probabilities = classifier.as_probabilities(classifier.network.head(features))
+    return probabilities, novelty(features, statistics(pixels))
+
+
+def export(
+    classifier: Classifier, novelty: Novelty, description: Description, folder: Path
+) -> None:
     """Write ``model.pt2`` and ``model.onnx`` into an existing folder.
 
     The classifier is on the CPU, in eval mode.
@@ -49,7 +58,7 @@ def export(classifier: Classifier, description: Description, folder: Path) -> No
     batch = torch.export.Dim("batch", min=1)
     with _as_exported(classifier):
         program = torch.export.export(
-            _Probabilities(classifier).eval(), (example,), dynamic_shapes={"images": {0: batch}}
+            _Exported(classifier, novelty).eval(), (example,), dynamic_shapes={"images": {0: batch}}
         )
     _forget_where_it_was_traced(program)
     content = io.BytesIO()  # where the disk is full, torch's own writer aborts the process
@@ -59,15 +68,16 @@ def export(classifier: Classifier, description: Description, folder: Path) -> No
 
 
 def parity(
-    classifier: Classifier, images: Images, folder: Path, tolerance: float
+    classifier: Classifier, novelty: Novelty, images: Images, folder: Path, tolerance: float
 ) -> dict[str, Any]:
     """Compare the exported files with the model on real images at batches of 1, 2 and 7.
 
     Args:
         classifier: on the CPU, in eval mode.
+        novelty: on the CPU.
         images: used again from the first one if they are too few.
         folder: holds ``model.pt2`` and ``model.onnx``.
-        tolerance: the largest allowed difference of a probability.
+        tolerance: the largest allowed difference of a probability, or of a novelty.
 
     Returns:
         The content of ``parity.json``.
@@ -82,14 +92,15 @@ def parity(
         batch = images[np.arange(start, start + size) % len(images)]
         start += size
         with torch.no_grad():
-            expected = classifier.probabilities(torch.from_numpy(batch)).numpy()
+            expected = _outputs(classifier, novelty, to_pixels(torch.from_numpy(batch)))
         for name, run in runners.items():
-            difference = float(np.abs(run(as_stored(batch)) - expected).max())
-            largest[name] = max(largest[name], difference)
+            for found, its in zip(run(as_stored(batch)), expected, strict=True):
+                difference = float(np.abs(np.asarray(found) - its.numpy()).max())
+                largest[name] = max(largest[name], difference)
     for name, difference in largest.items():
         if not difference <= tolerance:
             raise UserError(
-                f"{name} disagrees with the model: probabilities differ by {difference:.2g}, "
+                f"{name} disagrees with the model: an output differs by {difference:.2g}, "
                 f"more than export.tolerance ({tolerance:g}); nothing was exported"
             )
     return {
@@ -136,7 +147,7 @@ def _export_onnx(
             external_data=False,
             opset_version=ONNX_OPSET,
             input_names=["images"],
-            output_names=["probabilities"],
+            output_names=["probabilities", "novelty"],
             verbose=False,
         )
     if exported is None:
@@ -170,7 +181,7 @@ def _onnx_runner(folder: Path) -> Any:
     session = onnxruntime.InferenceSession(
         folder / "model.onnx", providers=["CPUExecutionProvider"]
     )
-    return lambda batch: session.run(None, {"images": batch})[0]
+    return lambda batch: session.run(None, {"images": batch})
 
 
 def _pt2_runner(folder: Path) -> Any:
@@ -178,6 +189,6 @@ def _pt2_runner(folder: Path) -> Any:
 
     def run(batch: Pixels) -> Any:
         with torch.no_grad():
-            return module(torch.from_numpy(batch)).numpy()
+            return module(torch.from_numpy(batch))
 
     return run

@@ -31,8 +31,9 @@ def predictions_file(target: Path, class_names: Sequence[str], top_k: int) -> It
     """A function that writes one prediction to a file, which appears whole or not at all.
 
     The ending of ``target`` is .csv, .parquet or .jsonl. A table has a row per image: ``image``,
-    its path; ``class``, the most probable; ``probability``, of that class; and ``p_CLASS`` for
-    every class. ``top_k`` is the number of classes in a line of JSON, see ``json_line``.
+    its path; ``class``, the most probable; ``probability``, of that class; ``p_CLASS`` for every
+    class; and ``note``, see ``Prediction``. ``top_k`` is the number of classes in a line of JSON,
+    see ``json_line``.
     """
     with (
         atomic_path(target) as temporary,
@@ -47,7 +48,8 @@ def json_line(prediction: Prediction, class_names: Sequence[str], top_k: int) ->
     predictions = [
         {"class": name, "probability": round(probability, 6)} for name, probability in classes
     ]
-    return json.dumps({"image": str(prediction.path), "predictions": predictions})
+    told = {"image": str(prediction.path), "predictions": predictions, "note": prediction.note}
+    return json.dumps(told)
 
 
 @contextmanager
@@ -69,9 +71,10 @@ def _parquet(path: Path, class_names: Sequence[str], _: int) -> Iterator[Write]:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    image, label, *shares = _columns(class_names)
-    texts, numbers = dict.fromkeys((image, label), pa.string()), dict.fromkeys(shares, pa.float32())
-    schema = pa.schema(texts | numbers)
+    texts = ("image", "class", "note")
+    schema = pa.schema(
+        [(name, pa.string() if name in texts else pa.float32()) for name in _columns(class_names)]
+    )
     rows: list[tuple[str | float, ...]] = []
     with ParquetWriter(path, schema) as writer:
 
@@ -92,7 +95,7 @@ def _parquet(path: Path, class_names: Sequence[str], _: int) -> Iterator[Write]:
 
 
 def _columns(class_names: Sequence[str]) -> list[str]:
-    return ["image", "class", "probability", *(f"p_{name}" for name in class_names)]
+    return ["image", "class", "probability", *(f"p_{name}" for name in class_names), "note"]
 
 
 def _row(prediction: Prediction, class_names: Sequence[str]) -> tuple[str | float, ...]:
@@ -100,7 +103,7 @@ def _row(prediction: Prediction, class_names: Sequence[str]) -> tuple[str | floa
     best = int(prediction.probabilities.argmax())
     # The bytes of a file name may be no UTF-8.
     name = os.fsencode(prediction.path).decode(errors="replace")
-    return (name, class_names[best], shares[best], *shares)
+    return (name, class_names[best], shares[best], *shares, prediction.note)
 
 
 KINDS: dict[str, Callable[[Path, Sequence[str], int], AbstractContextManager[Write]]] = {

@@ -23,15 +23,25 @@ MODEL_FILE = "model.onnx"
 BATCH = 64
 # Images that are decoded before they are predicted: enough for all threads, few enough for memory.
 DECODED_AHEAD = 2 * BATCH
+NOTE = "unlike anything this model was trained on"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A file, the network's input (uint8, H x W x C) and its probabilities (float32, classes)."""
+    """A file, the network's input (uint8, H x W x C) and its probabilities (float32, classes).
+
+    ``novelty`` is above 1 for an image that is unlike those of val; 0 where the model tells none.
+    """
 
     path: Path
     image: Pixels
     probabilities: NDArray[np.float32]
+    novelty: float = 0.0
+
+    @property
+    def note(self) -> str:
+        """What casts doubt on the probabilities; empty if nothing does."""
+        return NOTE if self.novelty > 1 else ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,11 @@ class ExportedClassifier:
     fingerprint: str
 
     def probabilities(self, images: Pixels) -> NDArray[np.float32]:
-        """The probability of each class (float32, N x classes) for uint8 N x H x W x C images.
+        """The first of ``outputs``."""
+        return self.outputs(images)[0]
+
+    def outputs(self, images: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities (float32, N x classes) and novelty (float32, N) of uint8 N x H x W x C.
 
         Raises:
             UserError: the network cannot be run, or gives something else.
@@ -56,27 +70,32 @@ class ExportedClassifier:
         # ONNX Runtime's errors have no common class but Exception.
         except Exception as error:
             raise UserError(f"the network of the model fails ({_brief(error)})") from error
-        probabilities: NDArray[np.float32] = found[0]
+        nothing = np.zeros(len(images), np.float32)  # of a model that tells no novelty
+        probabilities, novelty = found if len(found) > 1 else (*found, nothing)
         if probabilities.shape != (len(images), len(self.class_names)):
             raise UserError("the network of the model does not give a probability for each class")
-        if not np.isfinite(probabilities).all():
+        if not (np.isfinite(probabilities).all() and np.isfinite(novelty).all()):
             raise UserError("the network of the model gives values that are no finite numbers")
-        return probabilities
+        return probabilities, novelty
 
-    def predict(self, paths: Iterable[Path]) -> Iterator[Prediction | ImageError]:
+    def predict(
+        self, paths: Iterable[Path], invert: bool = False
+    ) -> Iterator[Prediction | ImageError]:
         """Predict the image of every path, in order; a file that is no image yields its error.
 
         Several threads decode a bounded number of files ahead: memory does not grow with the paths.
+        With ``invert`` the network sees the negatives of the images.
         """
-        with closing(_decoded(paths, self.image_shape, self.fitting)) as decoded:
+        with closing(_decoded(paths, self.image_shape, self.fitting, invert)) as decoded:
             while batch := list(islice(decoded, BATCH)):
                 images = [image for _, image in batch if not isinstance(image, ImageError)]
-                rows = iter(self.probabilities(np.stack(images)) if images else ())
+                rows = iter(zip(*self.outputs(np.stack(images)), strict=True) if images else ())
                 for path, image in batch:
                     if isinstance(image, ImageError):
                         yield image
                     else:
-                        yield Prediction(path, image, next(rows))
+                        probabilities, novelty = next(rows)
+                        yield Prediction(path, image, probabilities, float(novelty))
 
 
 def load_exported(path: Path) -> ExportedClassifier:
@@ -120,8 +139,10 @@ def _check_graph(file: Path, session: Any, metadata: Metadata) -> None:
     wanted = [
         ("images", "tensor(uint8)", metadata.image_shape),
         ("probabilities", "tensor(float)", [len(metadata.class_names)]),
+        ("novelty", "tensor(float)", []),
     ]
-    if found != wanted:
+    # Earlier versions of this project wrote no novelty.
+    if found not in (wanted, wanted[:2]):
         raise UserError(
             f"{file} was not exported by this project: it maps {_told(found)}, and not "
             f"{_told(wanted)}"
@@ -142,20 +163,21 @@ def likeliest(
 
 
 def _decoded(
-    paths: Iterable[Path], image_shape: Sequence[int], fitting: Fitting
+    paths: Iterable[Path], image_shape: Sequence[int], fitting: Fitting, invert: bool
 ) -> Generator[tuple[Path, Pixels | ImageError], None, None]:
     pool = ThreadPoolExecutor()
     try:
-        calls = ((path, image_shape, fitting) for path in paths)
+        calls = ((path, image_shape, fitting, invert) for path in paths)
         yield from in_order(pool, _image_or_error, calls, DECODED_AHEAD)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _image_or_error(
-    path: Path, image_shape: Sequence[int], fitting: Fitting
+    path: Path, image_shape: Sequence[int], fitting: Fitting, invert: bool
 ) -> tuple[Path, Pixels | ImageError]:
     try:
-        return path, decode(path, image_shape, fitting)
+        image = decode(path, image_shape, fitting)
     except ImageError as error:
         return path, error
+    return path, 255 - image if invert else image

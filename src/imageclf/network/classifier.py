@@ -49,7 +49,11 @@ class Classifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """The input of the head (float32, N x F) for uint8 N x H x W x C images."""
-        result: Tensor = self.network.backbone(to_pixels(images) * self.scale + self.shift)
+        return self.features_of(to_pixels(images))
+
+    def features_of(self, pixels: Tensor) -> Tensor:
+        """The input of the head for pixels (float32, N x C x H x W, 0 to 255)."""
+        result: Tensor = self.network.backbone(pixels * self.scale + self.shift)
         return result
 
     def probabilities(self, images: Tensor) -> Tensor:

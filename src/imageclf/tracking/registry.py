@@ -166,16 +166,24 @@ def opponent(name: str, fingerprint: str) -> str | None:
 
 
 @contextmanager
-def downloaded_model(uri: str) -> Iterator[Path]:
+def downloaded_model(uri: str) -> Iterator[tuple[Path, str]]:
     """A temporary folder with ``model.onnx`` of a model, such as ``models:/digits@champion``.
+
+    With it comes the version that it is, as ``digits/3``.
 
     Raises:
         UserError: there is no such model, or MLflow cannot be reached.
     """
+    name, _, alias = uri.removeprefix("models:/").partition("@")
     with TemporaryDirectory() as folder:
         with opened_store(PATIENT) as store:
-            found = store.fluent().artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
-        yield Path(found)
+            if alias:
+                name += f"/{store.client.get_model_version_by_alias(name, alias).version}"
+            # The version itself: meanwhile the alias may be given to another one.
+            found = store.fluent().artifacts.download_artifacts(
+                artifact_uri=f"models:/{name}", dst_path=folder
+            )
+        yield Path(found), name
 
 
 def _parse(model: str) -> tuple[str, str]:
@@ -310,6 +318,7 @@ def _log_model(store: Store, run: "RunInfo", model: Model, candidate: Candidate)
 
     images = TensorSpec(np.dtype(np.uint8), (-1, *model.example.shape[1:]), "images")
     classes = TensorSpec(np.dtype(np.float32), (-1, len(model.class_names)), "probabilities")
+    novelty = TensorSpec(np.dtype(np.float32), (-1,), "novelty")
     tags = candidate.identity.tags() | {"accuracy": repr(candidate.accuracy)}
     mlflow = store.fluent()
     mlflow.set_experiment(experiment_id=run.experiment_id)
@@ -318,7 +327,7 @@ def _log_model(store: Store, run: "RunInfo", model: Model, candidate: Candidate)
             onnx.load(model.path),
             name="model",
             run_id=run.run_id,
-            signature=ModelSignature(Schema([images]), Schema([classes])),
+            signature=ModelSignature(Schema([images]), Schema([classes, novelty])),
             input_example=model.example,
             pip_requirements=[f"{name}=={installed_version(name)}" for name in SERVED_WITH],
             onnx_execution_providers=["CPUExecutionProvider"],

@@ -10,18 +10,20 @@ import pytest
 from imageclf.files import UserError
 from imageclf.inference import outputs as prediction_files
 from imageclf.inference.outputs import check_kind, predictions_file
-from imageclf.inference.prediction import Prediction
+from imageclf.inference.prediction import NOTE, Prediction
 
 NAMES = ["cat", "dog, brown", "猫"]
-COLUMNS = ["image", "class", "probability", "p_cat", "p_dog, brown", "p_猫"]
+COLUMNS = ["image", "class", "probability", "p_cat", "p_dog, brown", "p_猫", "note"]
 PROBABILITIES = np.array([[0.25, 0.5, 0.25], [0.125, 0.125, 0.75], [0.5, 0, 0.5]], np.float32)
+NOTES = ["", NOTE, ""]
 PATHS = ["a.jpg", 'my "pictures"/b c.png', "写真/c.png"]
 
 
 def predictions() -> list[Prediction]:
     image = np.zeros((2, 2, 1), np.uint8)
     return [
-        Prediction(Path(path), image, row) for path, row in zip(PATHS, PROBABILITIES, strict=True)
+        Prediction(Path(path), image, row, novelty)
+        for path, row, novelty in zip(PATHS, PROBABILITIES, [0.5, 1.5, 1.0], strict=True)
     ]
 
 
@@ -39,7 +41,8 @@ def test_a_csv_has_a_row_per_image_and_a_column_per_class(tmp_path: Path) -> Non
     assert [row[0] for row in rows] == PATHS
     assert [row[1] for row in rows] == ["dog, brown", "猫", "cat"]
     assert [float(row[2]) for row in rows] == [0.5, 0.75, 0.5]
-    assert np.array([row[3:] for row in rows], np.float32).tolist() == PROBABILITIES.tolist()
+    assert np.array([row[3:-1] for row in rows], np.float32).tolist() == PROBABILITIES.tolist()
+    assert [row[-1] for row in rows] == NOTES
 
 
 @pytest.mark.parametrize("group", [1, 2, 3, 4])
@@ -52,15 +55,17 @@ def test_a_parquet_file_holds_the_same_whatever_its_groups(
     assert table.column_names == COLUMNS
     assert table["image"].to_pylist() == PATHS
     assert table["class"].to_pylist() == ["dog, brown", "猫", "cat"]
-    shares = np.stack([table[name].to_numpy() for name in COLUMNS[3:]], axis=1)
+    shares = np.stack([table[name].to_numpy() for name in COLUMNS[3:-1]], axis=1)
     assert shares.dtype == np.float32
     assert (shares == PROBABILITIES).all()
+    assert table["note"].to_pylist() == NOTES
 
 
 def test_json_lines_tell_the_likeliest_classes(tmp_path: Path) -> None:
     write(tmp_path / "p.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert [line["image"] for line in lines] == PATHS
+    assert [line["note"] for line in lines] == NOTES
     assert lines[1]["predictions"] == [
         {"class": "猫", "probability": 0.75},
         {"class": "cat", "probability": 0.125},

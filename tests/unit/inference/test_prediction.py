@@ -15,6 +15,7 @@ from imageclf.files import UserError
 from imageclf.inference.prediction import (
     BATCH,
     DECODED_AHEAD,
+    NOTE,
     ExportedClassifier,
     Prediction,
     likeliest,
@@ -30,7 +31,7 @@ def classifier(onnx_file: Path) -> ExportedClassifier:
 @pytest.fixture(scope="module")
 def weights(onnx_file: Path) -> np.ndarray:
     """The matrix (64 x classes) of the one layer of ``onnx_file``."""
-    (matrix,) = onnx.load(onnx_file).graph.initializer
+    matrix = onnx.load(onnx_file).graph.initializer[0]
     return onnx.numpy_helper.to_array(matrix)
 
 
@@ -90,6 +91,32 @@ def test_a_file_that_is_no_image_takes_its_place_as_an_error(
     fourth = results[4]
     assert isinstance(fourth, Prediction)
     np.testing.assert_allclose(fourth.probabilities, softmax(images[4:5], weights)[0], atol=1e-5)
+
+
+def test_an_image_unlike_those_of_the_training_has_a_note(
+    classifier: ExportedClassifier, tmp_path: Path
+) -> None:
+    for name, level in (("bright", 210), ("dark", 20)):
+        Image.new("L", (8, 8), level).save(tmp_path / f"{name}.png")
+    paths = [tmp_path / "bright.png", tmp_path / "dark.png"]
+    found = [each for each in classifier.predict(paths) if isinstance(each, Prediction)]
+    assert [each.note for each in found] == [NOTE, ""]
+    assert [each.novelty for each in found] == pytest.approx([210 / 200, 20 / 200])
+    negatives = [
+        each for each in classifier.predict(paths, invert=True) if isinstance(each, Prediction)
+    ]
+    assert [each.note for each in negatives] == ["", NOTE]
+    assert [each.image.max() for each in negatives] == [45, 235]
+
+
+def test_a_model_of_an_earlier_version_tells_no_novelty(onnx_file: Path, tmp_path: Path) -> None:
+    earlier = onnx.load(onnx_file)
+    earlier.graph.output.pop()
+    onnx.save(earlier, tmp_path / "model.onnx")
+    Image.new("L", (8, 8), 255).save(tmp_path / "bright.png")
+    (found,) = load_exported(tmp_path).predict([tmp_path / "bright.png"])
+    assert isinstance(found, Prediction)
+    assert found.note == ""
 
 
 @pytest.mark.timeout(30)

@@ -54,7 +54,7 @@ def test_a_moved_project(models: Registry, tmp_path: Path, go_to: Callable[[Path
     moved = tmp_path / "another place with 100 %"
     models.folder.rename(moved)
     go_to(moved)
-    with downloaded_model(MODEL) as folder:
+    with downloaded_model(MODEL) as (folder, _):
         assert any(folder.iterdir())
     assert all(
         "my%20project" not in place and "my project" not in place for place in recorded(moved)

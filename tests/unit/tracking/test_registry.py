@@ -56,9 +56,10 @@ def test_the_registered_model_is_the_exported_file(models: Registry) -> None:
     }
     (run,) = models.runs()
     assert version.run_id == run.info.run_id
-    with downloaded_model("models:/digits@champion") as folder:
+    with downloaded_model("models:/digits@champion") as (folder, name):
         assert (folder / "model.onnx").read_bytes() == models.onnx.read_bytes()
         assert sorted(path.name for path in folder.glob("*.onnx*")) == ["model.onnx"]
+        assert name == "digits/1"
         requirements = (folder / "requirements.txt").read_text()
     assert not folder.exists()
     assert "onnxruntime==" in requirements

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.classifiers import STATS, description
+from helpers.classifiers import STATS, description, novelty_of
 from helpers.images import learnable_split
 from helpers.params import make_params
 from helpers.small_training import fresh, small
@@ -62,12 +62,13 @@ def test_a_file_that_normalises_otherwise_is_not_exported(tmp_path: Path) -> Non
     torch.manual_seed(0)
     model = make_params().model
     classifier = build_classifier(model, STATS, (28, 28, 1), 10).eval()
-    export(classifier, description(), tmp_path)
-    assert parity(classifier, images, tmp_path, tolerance=1e-5)["agree"]
+    novelty = novelty_of(classifier, images)
+    export(classifier, novelty, description(), tmp_path)
+    assert parity(classifier, novelty, images, tmp_path, tolerance=1e-5)["agree"]
     torch.manual_seed(0)
     raw = build_classifier(model, {"mean": [0.0], "std": [1.0]}, (28, 28, 1), 10).eval()
     with pytest.raises(UserError, match=r"model.onnx disagrees with the model"):
-        parity(raw, images, tmp_path, tolerance=1e-5)
+        parity(raw, novelty, images, tmp_path, tolerance=1e-5)
 
 
 def test_what_is_measured_does_not_depend_on_mode_or_order() -> None:
