@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from imageclf.network.layers import layers_in_order
 from imageclf.params import Train
@@ -187,12 +187,20 @@ def _rmsprop(step: Step, momentum: float) -> None:
 def weight_average(network: nn.Module, decay: float) -> AveragedModel | None:
     """A running average of the weights and buffers; None for a decay of 0.
 
-    After each step the average becomes ``decay * average + (1 - decay) * weights``
-    (https://arxiv.org/abs/1803.05407 averages evenly; this is its exponential form).
+    After step n the average becomes ``d * average + (1 - d) * weights``
+    (https://arxiv.org/abs/1803.05407 averages evenly; this is its exponential form), where d is
+    ``decay``, or (1 + n) / (10 + n) while that is less, as in TensorFlow's
+    ExponentialMovingAverage: the first steps, which are far from the last, are soon forgotten.
     """
     if not decay:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    def update(averages: PARAM_LIST, weights: PARAM_LIST, _: Tensor | int) -> None:
+        done = int(average.n_averaged)  # on the CPU: nothing waits for the device
+        get_ema_multi_avg_fn(min(decay, (1 + done) / (10 + done)))(averages, weights, done)
+
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    return average
 
 
 def learning_rate(train: Train, step: int, steps: int) -> float:

@@ -85,9 +85,7 @@ class ChanceWatch:
 
     def __init__(self, training: Training) -> None:
         self._majority = training.majority
-        self._images = {"train": training.train_images, "val": training.val_images}
-        # Val measures an average of the weights, which may lag by several short epochs.
-        self._split = "train" if training.params.train.ema else "val"
+        self._val_images = training.val_images
         self._look_at = time.monotonic() + FIRST_LOOK
         self._watching = True
 
@@ -100,8 +98,7 @@ class ChanceWatch:
 
     def after(self, result: EpochResult) -> str | None:
         """The warning, if there is cause, at the end of an epoch."""
-        accuracies = {"train": result.train_accuracy, "val": result.val_accuracy}
-        return self._warning(accuracies[self._split], self._images[self._split], self._split)
+        return self._warning(result.val_accuracy, self._val_images, "val")
 
     def _warning(self, accuracy: float, images: int, split: str) -> str | None:
         spread = Z * math.sqrt(self._majority * (1 - self._majority) / images)

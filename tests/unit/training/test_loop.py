@@ -233,6 +233,11 @@ def test_averaged_weights_are_measured_and_kept() -> None:
     assert loss == results[-1].val_loss
 
 
+def test_the_average_of_a_short_training_is_no_longer_at_its_beginning() -> None:
+    results = list(training(small(train__ema=0.999)).run())
+    assert results[-1].val_accuracy > 0.9
+
+
 def test_a_long_gradient_is_clipped() -> None:
     params = small(train__optimizer="sgd", train__learning_rate=1.0, train__clip_gradient=1e-3)
     clipped = training(params)

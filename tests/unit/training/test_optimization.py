@@ -167,12 +167,12 @@ def test_layer_decay_reaches_the_steps() -> None:
 def test_the_average_follows_its_formula() -> None:
     network = nn.Linear(1, 1, bias=False)
     assert weight_average(network, 0.0) is None
-    average = weight_average(network, 0.9)
+    average = weight_average(network, 0.2)
     assert average is not None
     expected = network.weight.item()
     average.update_parameters(network)  # the first update copies
-    for value in (1.0, 2.0, 3.0):
+    for value, decay in ((1.0, 2 / 11), (2.0, 0.2), (3.0, 0.2)):
         nn.init.constant_(network.weight, value)
         average.update_parameters(network)
-        expected = 0.9 * expected + 0.1 * value
+        expected = decay * expected + (1 - decay) * value
     assert average.module.weight.item() == pytest.approx(expected, abs=1e-6)

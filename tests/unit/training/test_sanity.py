@@ -96,12 +96,6 @@ def test_a_network_at_chance_is_named_once() -> None:
     assert watch.after(hopeless) is None
 
 
-def test_where_weights_are_averaged_train_tells_whether_they_learn() -> None:
-    averaging = training(small(train__ema=0.99))
-    assert ChanceWatch(averaging).after(result(0.9, 0.26)) is None
-    assert "train images" in (ChanceWatch(averaging).after(result(0.26, 0.9)) or "")
-
-
 def test_the_first_look_comes_within_the_first_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sanity.FIRST_LOOK < 60
     assert ChanceWatch(training(small())).during(Position(1, 1000, 0.7, 0.25)) is None
