@@ -16,7 +16,8 @@ from imageclf.project.folder import EXPORTED
 from imageclf.text import printable
 
 if TYPE_CHECKING:
-    from imageclf.inference.prediction import Prediction
+    from imageclf.data.opening import ImageError
+    from imageclf.inference.prediction import ExportedClassifier, Prediction
 
 CLASSES_SHOWN = 3
 FIGURE_ROWS = 12
@@ -83,16 +84,12 @@ def predict(
     input, one a line. Files that are no images are listed at the end, with exit code 2.
     """
     from imageclf.data.opening import ImageError
-    from imageclf.inference.prediction import load_exported
 
     _check_targets(as_json, output, figure)
     paths = list(_image_paths(images))
     if not paths:
         raise UserError("no images given: name files or folders, or - for paths on standard input")
-    with _model_folder(model) as (folder, name):
-        classifier = load_exported(folder)
-    if top_k and top_k > len(classifier.class_names):
-        raise UserError(f"--top-k {top_k}: {model} knows {len(classifier.class_names)} classes")
+    classifier, name = _loaded(model, top_k)
     drawn: list[Prediction] = []
     unreadable: list[ImageError] = []
     found: Counter[str] = Counter()
@@ -111,16 +108,11 @@ def predict(
                 drawn += [result] if len(drawn) < FIGURE_ROWS else []
             advance(1)
     if output:
-        click.echo(_summary(output, found))
-        for note in filter(None, notes):
-            click.echo(f"{notes[note]:,} {'is' if notes[note] == 1 else 'are'} {note}")
+        click.echo("\n".join(_summary(output, found, notes)))
     if figure and drawn:
         _draw(drawn, classifier.class_names, figure)
     click.echo(f"model: {printable(name)}, fingerprint {classifier.fingerprint[:8]}", err=True)
-    for error in unreadable:
-        click.echo(f"unreadable: {error}", err=True)
-    if unreadable:
-        raise UserError(f"{len(unreadable)} of {len(paths)} images could not be read")
+    _name(unreadable, len(paths))
 
 
 def _check_targets(as_json: bool, output: Path | None, figure: Path | None) -> None:
@@ -152,13 +144,28 @@ def _image_paths(names: Iterable[str]) -> Iterator[Path]:
             yield path
 
 
-def _model_folder(model: str) -> AbstractContextManager[tuple[Path, str]]:
-    """The folder of a model, or its file, and the name by which it answers."""
-    if not model.startswith("models:/"):
-        return nullcontext((Path(model), model))
-    from imageclf.tracking.registry import downloaded_model
+def _loaded(model: str, top_k: int | None) -> "tuple[ExportedClassifier, str]":
+    """A model that knows ``top_k`` classes, and the name by which it answers."""
+    from imageclf.inference.prediction import load_exported
 
-    return downloaded_model(model)
+    if model.startswith("models:/"):
+        from imageclf.tracking.registry import downloaded_model
+
+        with downloaded_model(model) as (folder, name):
+            classifier = load_exported(folder)
+    else:
+        classifier, name = load_exported(Path(model)), model
+    if top_k and top_k > len(classifier.class_names):
+        raise UserError(f"--top-k {top_k}: {model} knows {len(classifier.class_names)} classes")
+    return classifier, name
+
+
+def _name(unreadable: "list[ImageError]", images: int) -> None:
+    """Name the files that are no images; a UserError if there are any."""
+    for error in unreadable:
+        click.echo(f"unreadable: {error}", err=True)
+    if unreadable:
+        raise UserError(f"{len(unreadable)} of {images} images could not be read")
 
 
 def _writer(
@@ -209,11 +216,14 @@ def _progress(total: int, output: Path | None) -> AbstractContextManager[Callabl
     return image_progress(Console(stderr=True, quiet=total < MANY or lines_scroll), total)
 
 
-def _summary(output: Path, found: Counter[str]) -> str:
-    """The number of images in the file, and their commonest classes."""
+def _summary(output: Path, found: Counter[str], notes: Counter[str]) -> Iterator[str]:
+    """The number of images in the file, their commonest classes, and the images with a note."""
     counts = [f"{count:,} {printable(name)}" for name, count in found.most_common(CLASSES_COUNTED)]
     rest = [f"{len(found) - CLASSES_COUNTED} more classes"] if len(found) > CLASSES_COUNTED else []
-    return ": ".join([printable(output), f"{found.total():,} images", ", ".join([*counts, *rest])])
+    yield ": ".join([printable(output), f"{found.total():,} images", ", ".join([*counts, *rest])])
+    for note, count in notes.items():
+        if note:
+            yield f"{count:,} {'is' if count == 1 else 'are'} {note}"
 
 
 def _draw(drawn: "list[Prediction]", class_names: list[str], path: Path) -> None:
