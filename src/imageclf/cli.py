@@ -1,6 +1,7 @@
 """`imageclf`: what a user types."""
 
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import click
@@ -36,6 +37,17 @@ from imageclf.text import escape_what_the_terminal_lacks
 class _Commands(click.Group):
     """A group that shows a UserError as one line, with exit code 2."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by purpose."""
+        width = max(map(len, self.list_commands(ctx)))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                room = formatter.width - width - 4
+                rows = [
+                    (f"{each.name:<{width}}", each.get_short_help_str(room)) for each in commands
+                ]
+                formatter.write_dl(rows)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with file_errors_told():
@@ -51,28 +63,19 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples(
-        "imageclf use                  list the recipes",
-        "imageclf use digits_mlp       put one into params.yaml",
-        "imageclf models efficientnet  networks of that name, and their pretrained weights",
-        "imageclf show                 what the network will see of the images",
-        "imageclf rate                 which learning rate to begin with",
-        "dvc repro                     train, evaluate, export, register",
-        "imageclf summary              what came out, and where it is",
-        "imageclf suspects             labels that are probably wrong",
-        "imageclf predict photo.jpg    the classes of your own images",
-        "imageclf runs                 every training, and what it reached",
-        "imageclf compare              the workspace against the champion, on one page",
-        "imageclf ui                   compare the runs in the browser",
-        "imageclf trace MODEL          what a model was made from",
-        "imageclf rebuild MODEL        make it again elsewhere, and compare",
-        "imageclf mend                 after a kill, when `dvc repro` does not go on",
-        "imageclf verify               hash every file of the pipeline and of the cache",
-        "imageclf push                 what was computed here, for other machines",
+        "imageclf use digits_mlp                  put a recipe into params.yaml",
+        "imageclf run                             train, evaluate, export, register",
+        "imageclf predict photo.jpg               the classes of your own images",
+        "imageclf trace fashion-mnist@champion    what a model was made from",
     ),
 )
+@click.version_option(package_name="imageclf", message="%(prog)s %(version)s")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Choose a recipe, train it with `dvc repro`, and use what came out."""
+    """Choose a recipe, train it, and use what came out.
+
+    MODEL names a model everywhere alike: see `imageclf trace --help`.
+    """
     collect_garbage_rarely()
     escape_what_the_terminal_lacks()
     name_the_user(project_root() / HOME)
@@ -82,25 +85,12 @@ def main(context: click.Context) -> None:
                 click.echo(line, err=True)
 
 
-OF_ONE = (
-    use,
-    models,
-    show,
-    rate,
-    run,
-    summary,
-    suspects,
-    predict,
-    runs,
-    ui,
-    sync,
-    compare,
-    promote,
-    trace,
-    rebuild,
-    verify,
-    mend,
-)
-OF_SEVERAL = (server, push, pull, runner)  # people or machines
-for command in (*OF_ONE, *OF_SEVERAL):
+# The commands by purpose, in the order in which a newcomer needs them.
+GROUPS = {
+    "Train": (use, models, show, rate, run, summary),
+    "Use and judge a model": (predict, suspects, runs, ui, compare, promote),
+    "What a model was made from": (trace, rebuild, verify, sync, mend),
+    "Several people or machines": (server, push, pull, runner),
+}
+for command in chain.from_iterable(GROUPS.values()):
     main.add_command(command)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command line in an empty folder, which becomes the current one."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str, stdin: str = "") -> Result:
-        result = CliRunner().invoke(main, arguments, input=stdin, prog_name="imageclf")
+    def run(*arguments: str, stdin: str = "", columns: int | None = None) -> Result:
+        result = CliRunner().invoke(
+            main, arguments, input=stdin, prog_name="imageclf", terminal_width=columns
+        )
         assert result.exception is None or isinstance(result.exception, SystemExit)
         return result
 
@@ -442,10 +445,10 @@ def test_summary_shows_the_figures_and_where_everything_is(run: Run, model: Path
         "data         Clothes",
         "             6 train, 2 val, 10,000 test images",
         "network      mlp, hidden layers of 8 and 4, begun with another training",
-        "             best epoch 2 of 3: val accuracy 75.0 %",
-        "accuracy     87.6 % of 10,000 test images (86.7 to 88.4 % with 99 % confidence)",
-        "             95.0 % among the 2 likeliest classes",
-        "             10.0 % by always guessing the commonest class",
+        "             best epoch 2 of 3: val accuracy 75.0%",
+        "accuracy     87.6% of 10,000 test images (86.7 to 88.4% with 99% confidence)",
+        "             95.0% among the 2 likeliest classes",
+        "             10.0% by always guessing the commonest class",
         "registered   clothes version 3, the champion: there was no champion",
         "fingerprint  ffffffffffff",
         "",
@@ -493,8 +496,26 @@ def test_help_has_examples(run: Run, command: str) -> None:
     overview = run("--help")
     assert overview.exit_code == 0
     assert command in overview.stdout
-    assert "  imageclf predict photo.jpg    the classes of your own images\n" in overview.stdout
+    assert "  imageclf predict photo.jpg               the classes of" in overview.stdout
     assert run(command, "--help").exit_code == 0
+
+
+def test_the_overview_has_every_command_by_purpose_in_80_columns(run: Run) -> None:
+    overview = run("--help", columns=80).stdout
+    listed = [line.split()[0] for line in overview.splitlines() if line.startswith("  ")]
+    assert {*main.commands} <= {*listed}
+    assert [line for line in overview.splitlines() if line.endswith(":")][1:5] == [
+        "Train:",
+        "Use and judge a model:",
+        "What a model was made from:",
+        "Several people or machines:",
+    ]
+    assert max(map(len, overview.splitlines())) <= 80
+    assert "..." not in overview.partition("Train:")[2]
+
+
+def test_the_version_is_that_of_the_project(run: Run) -> None:
+    assert run("--version").stdout == f"imageclf {version('imageclf')}\n"
 
 
 def test_the_command_line_itself_loads_nothing_heavy() -> None:

@@ -9,7 +9,7 @@ from imageclf.files import UserError
 @click.command(epilog=examples("imageclf models", "imageclf models 'timm/convnext*'"))
 @click.argument("pattern", required=False)
 def models(pattern: str | None) -> None:
-    """List the networks for model.name, their parameters, and their pretrained weights.
+    """List the networks for model.name, and their pretrained weights.
 
     PATTERN is a part of the name, or has * in it. Without it the networks of timm are left out,
     but for those whose weights are installed. The parameters are those with a thousand classes.

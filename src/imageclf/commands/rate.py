@@ -10,7 +10,7 @@ PICTURE = "rate.png"
 
 @click.command(epilog=examples("dvc repro embed && imageclf rate"))
 def rate() -> None:
-    """Suggest a learning rate for the network and the data of params.yaml.
+    """Suggest a learning rate for this network and these data.
 
     Takes some hundred steps, at rates that rise from one to the next, and looks at the loss. It
     needs what `dvc repro embed` prepares. It trains nothing that lasts, and changes no parameter.

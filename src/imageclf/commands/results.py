@@ -56,14 +56,17 @@ def network_told() -> str:
     return f"{model['name']}{hidden}{f', begun with {title}' if title else ''}"
 
 
-def registered_told() -> str:
+def registered_told(with_accuracy: bool = True) -> str:
     """The model's version in the registry, and what the gate said of it."""
     from imageclf.tracking.journal import last_registration
 
     if (done := last_registration(_model()["fingerprint"])) is None:
         return ""
-    champion = "the champion" if done["promoted"] else "not the champion"
-    return f"{done['name']} version {done['version']}, {champion}: {'; '.join(done['reasons'])}"
+    promoted, reasons = done["promoted"], done["reasons"]
+    champion = "the champion" if promoted else "not the champion"
+    # The accuracy is the last reason of a promotion.
+    why = "; ".join(reasons if with_accuracy or not promoted else reasons[:1])
+    return f"{done['name']} version {done['version']}, {champion}: {why}"
 
 
 def _model() -> Any:

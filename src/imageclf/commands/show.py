@@ -26,7 +26,7 @@ from imageclf.project.folder import PREPARED
     help="The picture to write.",
 )
 def show(count: int, output: Path) -> None:
-    """Draw train images as they are and, below each, as the network sees them.
+    """Draw train images as they are, and as the network sees them.
 
     The images are those that the training sees first, changed as `augment` in params.yaml says.
     """

@@ -50,7 +50,7 @@ def summary(verbose: bool) -> None:
         ("data", lines(data_title(), image_counts())),
         ("network", lines(network_told(), epoch_told())),
         ("accuracy", lines(*_accuracy(metrics))),
-        *(("registered", told) for told in [registered_told()] if told),
+        *(("registered", told) for told in [registered_told(with_accuracy=False)] if told),
         *(("warning", lines(text, style="yellow")) for text in _warnings()),
         ("fingerprint", fingerprint if verbose else fingerprint[:SHOWN_DIGITS]),
     ]

@@ -16,8 +16,9 @@ from imageclf.text import printable
     help="Every model and failed training in the journal, a git commit or a DVC experiment.",
 )
 def sync(everything: bool) -> None:
-    """Make MLflow agree with the files: runs, metrics by epoch, artifacts, model versions.
+    """Make MLflow agree with the files.
 
+    It writes runs, metrics by epoch, artifacts and model versions.
     Without --all, the model of the workspace. Runs that agree already are not written again. Runs
     that are RUNNING although nothing trains them are ended.
     """

@@ -47,7 +47,7 @@ def test_the_first_good_model_is_promoted() -> None:
     assert decision.promoted
     assert str(decision) == (
         "promoted: there was no champion; "
-        "92.0 % of 100 test images (82.1 to 96.6 % with 99 % confidence)"
+        "92.0% of 100 test images (82.1 to 96.6% with 99% confidence)"
     )
 
 
@@ -56,7 +56,7 @@ def test_a_better_model_is_promoted() -> None:
     assert decision.promoted
     assert str(decision) == (
         "promoted: better than the champion: where they differ, right 12 to 2 times (p = 0.0065); "
-        "92.0 % of 100 test images (82.1 to 96.6 % with 99 % confidence)"
+        "92.0% of 100 test images (82.1 to 96.6% with 99% confidence)"
     )
 
 
@@ -142,8 +142,7 @@ def test_a_model_that_may_be_no_better_than_guessing_is_refused(majority: float)
     (reason,) = decision.reasons
     assert reason == (
         "not clearly better than always guessing the commonest class, which is right on "
-        f"{majority:.0%}".replace("%", ".0 %")
-        + ": 92.0 % of 100 test images (82.1 to 96.6 % with 99 % confidence)"
+        f"{majority:.1%}: 92.0% of 100 test images (82.1 to 96.6% with 99% confidence)"
     )
 
 
