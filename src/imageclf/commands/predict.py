@@ -32,7 +32,7 @@ CLASSES_COUNTED = 5
         "imageclf predict photos/ --top-k 1",
         "imageclf predict photos/ --output predictions.csv",
         "imageclf predict photos/ --json | jq .image",
-        "find . -name '*.png' | imageclf predict - --model models:/fashion-mnist@champion",
+        "find . -name '*.png' | imageclf predict - --model fashion-mnist@champion",
     )
 )
 @click.argument("images", nargs=-1)
@@ -41,7 +41,7 @@ CLASSES_COUNTED = 5
     default=str(EXPORTED),
     show_default=True,
     metavar="MODEL",
-    help="Exported folder, .onnx file or registered model: models:/NAME@champion, models:/NAME/3.",
+    help="The model, named as for `imageclf trace`; of a path, the exported folder or .onnx file.",
 )
 @click.option(
     "--top-k",
@@ -147,14 +147,16 @@ def _image_paths(names: Iterable[str]) -> Iterator[Path]:
 def _loaded(model: str, top_k: int | None) -> "tuple[ExportedClassifier, str]":
     """A model that knows ``top_k`` classes, and the name by which it answers."""
     from imageclf.inference.prediction import load_exported
+    from imageclf.lineage.names import is_version
 
-    if model.startswith("models:/"):
+    if Path(model).exists() or ("/" in model and not is_version(model)):
+        classifier, name = load_exported(Path(model)), model
+    else:
+        from imageclf.lineage.find import uri_named
         from imageclf.tracking.registry import downloaded_model
 
-        with downloaded_model(model) as (folder, name):
+        with downloaded_model(uri_named(model)) as (folder, name):
             classifier = load_exported(folder)
-    else:
-        classifier, name = load_exported(Path(model)), model
     if top_k and top_k > len(classifier.class_names):
         raise UserError(f"--top-k {top_k}: {model} knows {len(classifier.class_names)} classes")
     return classifier, name

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "imageclf rebuild models:/digits@champion",
+        "imageclf rebuild digits@champion",
         "imageclf rebuild 1abc061d /tmp/again --from-scratch    make the data again too",
         "imageclf rebuild 1abc061d /tmp/again --keep-model      train nothing, check hashes",
     )

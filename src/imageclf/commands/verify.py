@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     cls=InProject,
     epilog=examples(
         "imageclf verify                            the workspace, and its objects in the cache",
-        "imageclf verify models:/digits@champion    the objects of a version in the cache",
+        "imageclf verify digits@champion            the objects of a version in the cache",
     ),
 )
 @click.argument("what", required=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 from imageclf.files import UserError
 from imageclf.inference.prediction import MODEL_FILE, load_exported
+from imageclf.lineage.names import MODEL_NAMES, is_version
 from imageclf.lineage.snapshots import Snapshot, params_in, pipeline_files
 from imageclf.network.description import MODEL_JSON, read_fingerprint
 from imageclf.project.folder import CLASSIFIER, LOCK, PARAMS
@@ -17,7 +18,14 @@ from imageclf.tracking.connection import TrackingError
 from imageclf.tracking.journal import PATCH, Journal, JournalError, Record, journals
 from imageclf.tracking.patch import split_patch
 from imageclf.tracking.provenance import Provenance
-from imageclf.tracking.queries import KEPT, TrackedRun, Version, find_runs, find_version
+from imageclf.tracking.queries import (
+    KEPT,
+    TrackedRun,
+    Version,
+    find_by_name,
+    find_runs,
+    find_version,
+)
 
 DIGITS = re.compile(r"[0-9a-f]{8,64}")  # of a fingerprint, or of a run's id
 REFUSED_SHOWN = 60  # characters
@@ -84,25 +92,87 @@ def find(what: str) -> Lineage:
     """The lineage of a model, without the state of DVC's cache and remotes.
 
     Args:
-        what: a version (``models:/NAME/3``, ``models:/NAME@champion``), the id of a run, a
-            fingerprint or its first 8 digits or more, a model's folder, or an exported file.
+        what: any of ``MODEL_NAMES``.
 
     Raises:
         UserError: there is no such model, or MLflow is needed to find it and cannot be read.
     """
-    if what.startswith("models:/"):
-        version, run = find_version(what)
-        return _with_files(Lineage(run.fingerprint, version, run))
+    known = find_here(what)
+    return with_run(known) if known else _in_mlflow(what)
+
+
+def find_here(what: str) -> Lineage | None:
+    """What the workspace and the journal tell of a model; None if only MLflow may know it.
+
+    Raises:
+        UserError: it is a path that holds no model, or digits of several fingerprints.
+    """
     if Path(what).exists():
-        fingerprint = fingerprint_of(Path(what))
-        runs, unknown = _runs(fingerprint)
-        return _with_files(Lineage(fingerprint, run=next(iter(runs), None), unknown=unknown))
+        return _with_files(Lineage(fingerprint_of(Path(what))))
     if not DIGITS.fullmatch(what):
-        raise UserError(
-            f"{what} is no file and names no model: give models:/NAME@champion, models:/NAME/3, a "
-            "run id, a fingerprint (8 digits or more), a model's folder or an exported file"
-        )
-    return _with_files(_by_digits(what))
+        return None
+    known = {journal.fingerprint for journal in journals()}
+    known |= {fingerprint_of(CLASSIFIER)} if CLASSIFIER.exists() else set()
+    found = _one_of(what, {each for each in known if each.startswith(what)})
+    return _with_files(Lineage(found)) if found else None
+
+
+def with_run(lineage: Lineage) -> Lineage:
+    """The lineage with what MLflow tells; if it cannot be read, the reason is in ``unknown``."""
+    try:
+        runs, unknown = find_runs(lineage.fingerprint), []
+    except TrackingError as error:
+        runs, unknown = [], [str(error)]
+    return _with_files(replace(lineage, run=next(iter(runs), None), unknown=unknown))
+
+
+def version_named(what: str) -> Version:
+    """The registered version of a model, the newest one if there are several.
+
+    Args:
+        what: any of ``MODEL_NAMES``.
+
+    Raises:
+        UserError: as ``find``, or the model was never registered.
+    """
+    found = find(what)
+    versions = found.run.versions if found.run else []
+    if version := found.version or next(reversed(versions), None):
+        return version
+    reason = f" ({found.unknown[0]})" if found.unknown and not found.run else ""
+    raise UserError(f"{what} has no registered version{reason}")
+
+
+def uri_named(what: str) -> str:
+    """The address of a registered version, such as ``models:/NAME/3``; raises likewise."""
+    if is_version(what):
+        return f"models:/{what.removeprefix('models:/')}"
+    version = version_named(what)
+    return f"models:/{version.name}/{version.number}"
+
+
+def _in_mlflow(what: str) -> Lineage:
+    """The model of a registered version, or of a run by its id or name."""
+    name = what.removeprefix("models:/")
+    if is_version(name):
+        version, run = find_version(f"models:/{name}")
+        return _with_files(Lineage(run.fingerprint, version, run))
+    unknown = ""
+    try:
+        if DIGITS.fullmatch(name) and (runs := find_runs(name)):
+            _one_of(name, {run.fingerprint for run in runs})
+            return _with_files(Lineage(runs[0].fingerprint, run=runs[0]))
+        if "/" not in name and (found := find_by_name(name)):
+            return _with_files(Lineage(found[1].fingerprint, *found))
+    except TrackingError as error:
+        unknown = f" ({error})"
+    raise UserError(f"{what} names no model{unknown}: give {MODEL_NAMES}")
+
+
+def _one_of(digits: str, found: set[str]) -> str | None:
+    if len(found) > 1:
+        raise UserError(f"{digits} may be {' or '.join(sorted(found))}: give more digits")
+    return next(iter(found), None)
 
 
 def fingerprint_of(path: Path) -> str:
@@ -114,29 +184,6 @@ def fingerprint_of(path: Path) -> str:
     if not exported.is_file() or path.suffix not in {"", ".onnx", ".pt2"}:
         raise UserError(f"{path} holds no model: neither {MODEL_JSON} nor {MODEL_FILE} is there")
     return load_exported(exported).fingerprint
-
-
-def _by_digits(digits: str) -> Lineage:
-    """The model with this run id, or with a fingerprint that begins with it."""
-    known = {journal.fingerprint for journal in journals()}
-    known |= {fingerprint_of(CLASSIFIER)} if CLASSIFIER.exists() else set()
-    known = {each for each in known if each.startswith(digits)}
-    runs, unknown = _runs(digits)
-    found = sorted(known | {run.fingerprint for run in runs})
-    if not found:
-        reason = f" ({unknown[0]})" if unknown else ""
-        raise UserError(f"no run and no fingerprint begins with {digits}{reason}")
-    if len(found) > 1:
-        raise UserError(f"{digits} may be {' or '.join(found)}: give more digits")
-    return Lineage(found[0], run=next(iter(runs), None), unknown=unknown)
-
-
-def _runs(digits: str) -> tuple[list[TrackedRun], list[str]]:
-    """The runs that MLflow finds, or why it cannot be read."""
-    try:
-        return find_runs(digits), []
-    except TrackingError as error:
-        return [], [str(error)]
 
 
 def _with_files(lineage: Lineage) -> Lineage:

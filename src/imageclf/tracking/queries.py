@@ -85,6 +85,22 @@ def list_runs() -> list[RunSummary]:
         ]
 
 
+def find_by_name(name: str) -> tuple[Version | None, TrackedRun] | None:
+    """The newest version of a registered model, or else the newest run of that name.
+
+    None if there is neither; a UserError if MLflow cannot be read.
+    """
+    quoted = f'"{name}"' if "'" in name else f"'{name}'"
+    with _store() as store:
+        for model in store.client.search_registered_models(f"name = {quoted}"):
+            newest = max((int(each.version) for each in model.latest_versions), default=None)
+            return None if newest is None else find_version(f"models:/{name}/{newest}")
+        for run in store.runs(f"attributes.run_name = {quoted}"):
+            if _is_ours(run.data.tags):
+                return None, _tracked(store, run)
+    return None
+
+
 def find_version(uri: str) -> tuple[Version, TrackedRun]:
     """A registered model and its run, named as ``models:/NAME/3`` or ``models:/NAME@champion``.
 

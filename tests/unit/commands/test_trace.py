@@ -58,7 +58,7 @@ def test_json_has_all_of_it(bare: Path) -> None:
 def test_a_model_that_nobody_knows_gets_one_line(bare: Path) -> None:
     result = trace("0" * 8)
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: no run and no fingerprint begins with 00000000")
+    assert result.stderr.startswith("error: 00000000 names no model")
     assert len(result.stderr.splitlines()) == 1
 
 

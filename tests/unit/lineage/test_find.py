@@ -10,7 +10,7 @@ from helpers.descriptions import FINGERPRINT
 from helpers.params import params_text
 from helpers.tracked import LOCK, Registry, keep
 from imageclf.files import UserError, write_json
-from imageclf.lineage.find import find, fingerprint_of
+from imageclf.lineage.find import find, fingerprint_of, uri_named, version_named
 from imageclf.tracking.journal import Journal
 from imageclf.tracking.messages import File
 from imageclf.tracking.patch import record_source
@@ -52,7 +52,7 @@ def test_the_journal_is_enough_where_mlflow_does_not_answer(
     assert "the tracking server http://127.0.0.1:9 does not answer" in unknown
     with pytest.raises(UserError, match="does not answer"):
         find("models:/digits/1")
-    with pytest.raises(UserError, match=r"no run and no fingerprint begins with 00000000 \(the"):
+    with pytest.raises(UserError, match=r"00000000 names no model \(the tracking server"):
         find("00000000")
 
 
@@ -68,7 +68,15 @@ def test_what_mlflow_kept_is_enough_where_there_is_no_journal(models: Registry) 
     assert found.outs[0].path == "a"
     assert found.params["train.epochs"] == "20"  # MLflow keeps text
     assert found.unknown == ["it is not known from which commit it was trained"]
-    assert find(found.run.id) == find(FINGERPRINT) == replace(found, version=None)
+    alone = replace(found, version=None)
+    assert find(found.run.id) == find(FINGERPRINT) == find(found.run.name) == alone
+    for name in ("models:/digits/1", "digits/1", "digits@champion", "digits"):
+        assert find(name) == found
+        assert version_named(name) == found.version
+    for name in ("models:/digits@champion", "digits@champion"):
+        assert uri_named(name) == "models:/digits@champion"
+    for name in (found.run.id, FINGERPRINT[:8], found.run.name, "digits", "digits/1"):
+        assert uri_named(name) == "models:/digits/1"
 
 
 def test_the_workspace_tells_what_dvc_made_and_not_what_was_edited_since(project: Path) -> None:
@@ -96,10 +104,16 @@ def test_a_beginning_may_name_one_model_only(project: Path) -> None:
         find("a" * 8)
 
 
-@pytest.mark.parametrize("what", ["aaaaaaa", "no/such/model.onnx", "digits@champion"])
+@pytest.mark.parametrize("what", ["aaaaaaa", "no/such/model.onnx", "it's no model"])
 def test_what_names_nothing_gets_one_line(project: Path, what: str) -> None:
-    with pytest.raises(UserError, match=f"{what} is no file and names no model: give models:/"):
+    with pytest.raises(UserError, match=f"{what} names no model: give NAME "):
         find(what)
+
+
+def test_a_model_that_was_never_registered_has_no_version(project: Path) -> None:
+    keep()
+    with pytest.raises(UserError, match="ffffffff has no registered version"):
+        version_named(FINGERPRINT[:8])
 
 
 def git(*arguments: str) -> None:

@@ -213,7 +213,7 @@ def test_a_refusal_gives_the_reasons_and_is_kept(three: Registry) -> None:
 def test_a_version_whose_run_lacks_the_evidence_is_refused(models: Registry) -> None:
     models.client.create_registered_model("digits")
     models.client.create_model_version("digits", models.onnx.parent.as_uri())
-    result = run_promote("digits")
+    result = run_promote("digits/1")
     assert result.exit_code == 2
     assert "its run does not hold what the gate reads" in result.output
     assert result.output.endswith("champion: none\n")
@@ -223,8 +223,8 @@ def test_a_version_whose_run_lacks_the_evidence_is_refused(models: Registry) -> 
     ("arguments", "reason"),
     [
         (["digits/9"], "Model Version \\(name=digits, version=9\\) not found"),
-        (["nothing"], "Registered Model with name=nothing not found"),
-        (["models:/digits/x"], "models:/digits/x: name a version like digits/3, or digits for"),
+        (["nothing"], "nothing names no model: give NAME"),
+        (["models:/digits/x"], "models:/digits/x names no model: give NAME"),
         (["--back", "digits/3"], "digits/3: say only the name, digits"),
         (["--back", "nothing"], "Registered Model with name=nothing not found"),
     ],
