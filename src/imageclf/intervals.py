@@ -14,14 +14,14 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def percent(share: float) -> str:
-    """A share as text, such as ``87.1%``."""
-    return f"{share:.1%}"
+    """A share as text, such as ``87.1 %``."""
+    return f"{share:.1%}".replace("%", " %")
 
 
 def accuracy_told(right: int, images: int) -> str:
-    """Such as ``87.1% of 10,000 test images (86.2 to 87.9% with 99% confidence)``."""
+    """Such as ``87.1 % of 10,000 test images (86.2 to 87.9 % with 99 % confidence)``."""
     if not images:
         return "no test images"
     low, high = (percent(end) for end in wilson(right, images))
     of = f"{percent(right / images)} of {images:,} test images"
-    return f"{of} ({low.removesuffix('%')} to {high} with 99% confidence)"
+    return f"{of} ({low.removesuffix(' %')} to {high} with 99 % confidence)"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("first", metavar="[A", default="workspace")
 @click.argument("second", metavar="[B]]", required=False)
 def compare(first: str, second: str | None) -> None:
-    """Compare two models: which one is better, where, and what they were made with.
+    """Compare two models: which one is better, and where.
 
     A and B are named as for `imageclf trace`, or `workspace`, or a git revision: its dvc.lock, or
     else the one model that was trained from it. A is the workspace if it is left out, and B the

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 METRICS = ["val_loss", "val_accuracy", "test_accuracy"]
 MODEL = CLASSIFIER / "model.json"
-HEADING = "    test     val  started           model     commit"
-INDENT = " " * 18  # below the start of a run
+HEADING = "     test      val  started           model     commit"
+INDENT = " " * 20  # below the start of a run
 
 
 @click.command(epilog=examples("imageclf runs", "imageclf runs --csv > runs.csv"))
@@ -109,7 +109,7 @@ def _line(run: "RunSummary", here: str | None) -> str:
     status = "restored" if restored else run.status.lower().replace("finished", "")
     star = "*" if run.fingerprint == here else ""
     return (
-        f"{star:1} {test:>6}  {val:>6}  {started:%Y-%m-%d %H:%M}  {run.fingerprint[:8]}  "
+        f"{star:1} {test:>7}  {val:>7}  {started:%Y-%m-%d %H:%M}  {run.fingerprint[:8]}  "
         f"{commit:8}  {' '.join(filter(None, (status, run.tags.get('DVC_EXP_NAME'))))}"
     )
 

@@ -50,7 +50,7 @@ def test_a_line_for_each_stage_that_had_something_to_do(
         "fetch         warning  the mirror is a word slower slower slower slower slower",
         "                       slower slower slower slower",
         "fetch           0.0 s  Clothes, 2.5 MB",
-        "evaluate   from cache  test accuracy 87.1%",
+        "evaluate   from cache  test accuracy 87.1 %",
     ]
     assert told.err == ""
     assert LOG.read_text().splitlines()[2:3] == ["trying a mirror"]
@@ -60,7 +60,7 @@ def test_nothing_new_is_said_so(folder: Path, capsys: pytest.CaptureFixture[str]
     assert show(Stage("fetch", "unchanged"), Stage("evaluate", "unchanged"), End(0)) == 0
     assert capsys.readouterr().out.splitlines() == [
         "fetch      up to date  Clothes, 2.5 MB",
-        "evaluate   up to date  test accuracy 87.1%",
+        "evaluate   up to date  test accuracy 87.1 %",
         "everything is up to date",
     ]
 

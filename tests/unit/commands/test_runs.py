@@ -48,18 +48,18 @@ def test_runs_are_told_by_data_set_with_what_differs_below() -> None:
     told = [*run_lines([second, first, other], "1" * 64, False, 80)]
     assert [re.sub(r"1970-01-\d\d \d\d:\d\d", "1970-01-02 00:00", line) for line in told] == [
         "unknown data",
-        "    test     val  started           model     commit",
-        "                  1970-01-02 00:00  22222222            failed oboe",
-        "                  train.learning_rate 0.2",
-        "*  87.1%  100.0%  1970-01-02 00:00  11111111  aaaaaaa",
-        "                  train.learning_rate 0.1, model.width 32",
+        "     test      val  started           model     commit",
+        "                    1970-01-02 00:00  22222222            failed oboe",
+        "                    train.learning_rate 0.2",
+        "*   87.1 %  100.0 %  1970-01-02 00:00  11111111  aaaaaaa",
+        "                    train.learning_rate 0.1, model.width 32",
         "",
         "digits",
-        "    test     val  started           model     commit",
-        "                  1970-01-02 00:00  33333333",
+        "     test      val  started           model     commit",
+        "                    1970-01-02 00:00  33333333",
     ]
     every = [*run_lines([second, first], None, True, 60)]
-    assert "                  seed 1, train.learning_rate 0.1," in every
+    assert "                    seed 1, train.learning_rate 0.1," in every
     assert max(map(len, every)) <= 60
 
 

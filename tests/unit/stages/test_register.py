@@ -71,7 +71,7 @@ def test_the_register_stage_tells_mlflow_what_the_files_say(files: FinishedTrain
         "run: mlp lr 0.003 · 90.0 % (restored from a cache)",
         "model: fashion-mnist version 1, challenger and champion",
         "champion: promoted: there was no champion; "
-        "100.0% of 1 test images (13.1 to 100.0% with 99% confidence)",
+        "100.0 % of 1 test images (13.1 to 100.0 % with 99 % confidence)",
         "compare the runs: make ui",
     ]
     (run,) = files.runs()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from imageclf.files import UserError
+from imageclf.intervals import percent
 from imageclf.tracking.gate import (
     Candidate,
     Champion,
@@ -47,7 +48,7 @@ def test_the_first_good_model_is_promoted() -> None:
     assert decision.promoted
     assert str(decision) == (
         "promoted: there was no champion; "
-        "92.0% of 100 test images (82.1 to 96.6% with 99% confidence)"
+        "92.0 % of 100 test images (82.1 to 96.6 % with 99 % confidence)"
     )
 
 
@@ -56,7 +57,7 @@ def test_a_better_model_is_promoted() -> None:
     assert decision.promoted
     assert str(decision) == (
         "promoted: better than the champion: where they differ, right 12 to 2 times (p = 0.0065); "
-        "92.0% of 100 test images (82.1 to 96.6% with 99% confidence)"
+        "92.0 % of 100 test images (82.1 to 96.6 % with 99 % confidence)"
     )
 
 
@@ -142,7 +143,7 @@ def test_a_model_that_may_be_no_better_than_guessing_is_refused(majority: float)
     (reason,) = decision.reasons
     assert reason == (
         "not clearly better than always guessing the commonest class, which is right on "
-        f"{majority:.1%}: 92.0% of 100 test images (82.1 to 96.6% with 99% confidence)"
+        f"{percent(majority)}: 92.0 % of 100 test images (82.1 to 96.6 % with 99 % confidence)"
     )
 
 

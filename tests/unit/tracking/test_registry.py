@@ -24,7 +24,7 @@ def run_promote(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["promote", *arguments])
 
 
-EIGHTY = "80.0% of 100 test images (68.0 to 88.3% with 99% confidence)"
+EIGHTY = "80.0 % of 100 test images (68.0 to 88.3 % with 99 % confidence)"
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_going_back_and_forward_again(three: Registry) -> None:
     assert result.exit_code == 0
     assert result.output.splitlines() == [
         "promoted: version 3: better than the champion: where they differ, right 40 to 0 times "
-        "(p < 0.000001); 90.0% of 100 test images (79.6 to 95.4% with 99% confidence)",
+        "(p < 0.000001); 90.0 % of 100 test images (79.6 to 95.4 % with 99 % confidence)",
         "champion: version 3",
     ]
     assert three.tag("3", "replaced") == "1"
