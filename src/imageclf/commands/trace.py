@@ -24,7 +24,7 @@ SHOWN_DIGITS = 12  # of a digest; --json prints all
 
 @click.command(
     epilog=examples(
-        "imageclf trace models:/digits@champion    what is the champion made from?",
+        "imageclf trace digits@champion            what is the champion made from?",
         "imageclf trace models/classifier          the model in the workspace",
         "imageclf trace 1abc061d                   a fingerprint, or the id of a run",
         "imageclf trace ~/Downloads/model.onnx     an exported file",
@@ -35,8 +35,9 @@ SHOWN_DIGITS = 12  # of a digest; --json prints all
 def trace(what: str, as_json: bool) -> None:
     """Show what a model was made from.
 
-    WHAT is a registered version (models:/NAME/3, models:/NAME@champion), the id of a run, a
-    fingerprint or its first 8 digits, a model's folder, or an exported file.
+    WHAT is NAME (the newest version of a registered model), NAME@champion or NAME/3, with or
+    without models:/; the name or id of a run; a fingerprint or its first 8 digits; or the path of
+    a model's folder or exported file.
 
     Shows its version, run, commit, parameters, data, machine and figures, and for every file of
     the pipeline whether the local cache and the default remote have it. What cannot be found out
