@@ -51,7 +51,7 @@ def test_runs_are_told_by_data_set_with_what_differs_below() -> None:
         "     test      val  started           model     commit",
         "                    1970-01-02 00:00  22222222            failed oboe",
         "                    train.learning_rate 0.2",
-        "*   87.1 %  100.0 %  1970-01-02 00:00  11111111  aaaaaaa",
+        "*  87.1 %  100.0 %  1970-01-02 00:00  11111111  aaaaaaa",
         "                    train.learning_rate 0.1, model.width 32",
         "",
         "digits",
