@@ -17,6 +17,8 @@ def main(params: Params) -> None:
     aliases = f", {' and '.join(done.aliases)}" if done.aliases else ""
     click.echo(f"model: {params.register_.name} version {done.version}{aliases}")
     click.echo(f"champion: {printable(done.decision)}")
+    if done.remark:
+        click.echo(f"not compared with the champion: {printable(done.remark)}", err=True)
     click.echo(f"compare the runs: {done.store if done.store.startswith('http') else 'make ui'}")
 
 

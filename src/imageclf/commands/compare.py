@@ -33,7 +33,8 @@ def compare(first: str, second: str | None) -> None:
     Writes reports/compare.html, one file with all pictures: parameters that differ, figures with
     99 % confidence intervals, McNemar's test, the images that only one model has right, and how
     far their confidence can be trusted. The figures and predictions come from MLflow or from
-    DVC's cache.
+    DVC's cache. `dvc repro` puts such a page in MLflow for each new version, among the reports of
+    its run.
     """
     from rich.console import Console
 

@@ -3,15 +3,19 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from imageclf.evaluation.comparison import Contender, compare, read_answers
+from imageclf.evaluation.comparison_page import render_comparison
 from imageclf.files import UserError, read_json, sha256_file
+from imageclf.lineage.contenders import rival
 from imageclf.lineage.snapshots import MODEL, Snapshot, checked_out, pipeline_files
 from imageclf.network.description import read_description
 from imageclf.params import Params, flatten, load_params, tracked_values
 from imageclf.project.folder import (
     AUDIT,
     AUDIT_PAGE,
+    COMPARISON,
     EVALUATION,
     HISTORY,
     LOCK,
@@ -40,9 +44,12 @@ from imageclf.tracking.messages import (
 from imageclf.tracking.patch import record_source
 from imageclf.tracking.registry import Model, Registration
 from imageclf.tracking.registry import register as register_model
-from imageclf.tracking.runs import end_abandoned, synchronise, tag_snapshot
+from imageclf.tracking.runs import attach, end_abandoned, synchronise, tag_snapshot
 from imageclf.tracking.wording import run_note
 from imageclf.training.history import read_history
+
+if TYPE_CHECKING:
+    from mlflow.entities import RunInfo
 
 TEST_IMAGES = PREPARED / "test.images.npy"
 SPLITS = ("train", "val", "test")
@@ -158,6 +165,10 @@ class Outs:
         registration = register_model(run, replace(model, note=note), candidate)
         if digest:
             tag_snapshot(run, digest)
+        try:
+            self._attach_comparison(run, params, f"{model.name} {registration.version}")
+        except UserError as error:  # the model itself is registered
+            registration = replace(registration, remark=str(error))
         return registration
 
     def _note(self, params: Mapping[str, Any], candidate: Candidate) -> str:
@@ -166,6 +177,23 @@ class Outs:
         images = read_json(self._folder / AUDIT)["images"]
         classes, correct = len(self._model.class_names), candidate.correct
         return run_note(params, base, images, classes, correct, candidate.majority_accuracy)
+
+    def _attach_comparison(self, run: "RunInfo", params: Mapping[str, Any], title: str) -> None:
+        """Put a page beside the run that compares the model with the champion, if that is another.
+
+        No stage may write it: it depends on what else is registered.
+        """
+        mine = Contender(
+            title=title,
+            fingerprint=self.fingerprint,
+            params=params,
+            figures=read_json(self._folder / METRICS),
+            test_digest=self.digests["test"],
+            answers=read_answers(self._folder / PREDICTIONS),
+        )
+        if (other := rival(mine)) is not None:
+            page = render_comparison(compare(mine, other), self._folder / PREPARED)
+            attach(run, COMPARISON, page)
 
     def _ended(self, record: Record) -> int:
         """When the training ended here, or else when its model was first registered here."""

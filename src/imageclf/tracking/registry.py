@@ -64,13 +64,19 @@ class Model:
 
 @dataclass(frozen=True)
 class Registration:
-    """The result in MLflow; ``store`` is its address, without credentials."""
+    """The result in MLflow.
+
+    Attributes:
+        store: its address, without credentials.
+        remark: why the model could not be compared with the champion, if so.
+    """
 
     store: str
     run_name: str
     version: str
     decision: Decision
     aliases: list[str]
+    remark: str = ""
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,12 @@ def tag_snapshot(run: "RunInfo", digest: str) -> None:
         store.client.set_tag(run.run_id, SNAPSHOT, digest)
 
 
+def attach(run: "RunInfo", path: Path, text: str) -> None:
+    """Put a text among the artifacts of a run, under this path; raises as ``synchronise`` does."""
+    with opened_store(PATIENT) as store:
+        store.client.log_text(run.run_id, text, str(path))
+
+
 def report(description: RunDescription, items: Iterable[Message]) -> None:
     """Write each message of a training to its run; raises as ``synchronise`` does."""
     with opened_store(HASTY) as store:

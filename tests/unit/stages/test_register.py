@@ -30,17 +30,20 @@ def files(project: Path, onnx_file: Path) -> FinishedTraining:
     return FinishedTraining(project, onnx_file)
 
 
+OTHER = "e" * 64
+
+
 def write_json(path: str, value: Any) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(value))
 
 
-def write_files(files: FinishedTraining) -> None:
+def write_files(files: FinishedTraining, fingerprint: str = FINGERPRINT) -> None:
     """What the other stages leave of a finished training."""
     Path("params.yaml").write_text(params_text())
     figures = {"accuracy": 0.9, "accuracy_low": 0.8, "majority_accuracy": 0.1}
     description(
-        fingerprint=FINGERPRINT,
+        fingerprint=fingerprint,
         class_names=["a", "b", "c", "d"],
         image_shape=[8, 8],
         weights={"sha256": "5" * 64},
@@ -51,7 +54,10 @@ def write_files(files: FinishedTraining) -> None:
     images = {"train": 30, "val": 5, "test": 10}
     write_json("reports/data.json", {"images": images, "leaks": []})
     write_text(Path("reports/data.html"), "<title>The data</title>\n")
-    write_text(Path("reports/evaluation/predictions.csv"), "actual,predicted\na,a\n")
+    write_text(
+        Path("reports/evaluation/predictions.csv"),
+        "actual,predicted,probability,loss\na,a,0.9,0.1\n",
+    )
     write_json("data/prepared/digests.json", DIGESTS)
     shutil.copy(files.onnx, "models/exported/model.onnx")
     np.save("data/prepared/test.images.npy", np.zeros((10, 8, 8), np.uint8))
@@ -90,6 +96,48 @@ def test_the_register_stage_tells_mlflow_what_the_files_say(files: FinishedTrain
     assert artifacts == {"models", "params.yaml", "reports"}
     models = {each.path for each in files.client.list_artifacts(run.info.run_id, "models")}
     assert models == {"models/classifier", "models/exported"}
+
+
+def pages(files: FinishedTraining) -> dict[str, str]:
+    """The page that compares the model with the champion, by the fingerprint of the run."""
+    found = {}
+    for run in files.runs():
+        listed = files.client.list_artifacts(run.info.run_id, "reports")
+        if "reports/compare.html" in {each.path for each in listed}:
+            page = files.client.download_artifacts(run.info.run_id, "reports/compare.html")
+            found[run.data.params["train.epochs"]] = Path(page).read_text()
+    return found
+
+
+def test_a_second_model_comes_with_its_comparison_with_the_champion(
+    files: FinishedTraining,
+) -> None:
+    assert run_stage(files).exit_code == 0
+    assert pages(files) == {}
+    write_files(files, OTHER)
+    Path("params.yaml").write_text(params_text().replace("epochs: 20", "epochs: 3"))
+    assert CliRunner().invoke(main).exit_code == 0
+    ((epochs, page),) = pages(files).items()
+    assert epochs == "3"
+    assert "<h1>Fashion-mnist 2 against fashion-mnist 1 (champion)</h1>" in page
+    assert "<td>train.epochs</td><td>3</td><td>20</td>" in page
+
+
+def test_predictions_of_an_earlier_version_hinder_no_registration(
+    files: FinishedTraining,
+) -> None:
+    assert run_stage(files).exit_code == 0
+    (run,) = files.runs()
+    kept = Path("predictions.csv")
+    kept.write_text("actual,predicted\na,a\n")
+    files.client.log_artifact(run.info.run_id, str(kept), "reports/evaluation")
+    write_files(files, OTHER)
+    result = CliRunner().invoke(main)
+    assert result.exit_code == 0, result.output
+    assert "model: fashion-mnist version 2, challenger" in result.output
+    assert "not compared with the champion: " in result.stderr
+    assert "it has no column loss" in result.stderr
+    assert pages(files) == {}
 
 
 @pytest.mark.parametrize(
