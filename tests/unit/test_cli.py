@@ -448,7 +448,7 @@ def test_summary_shows_the_figures_and_where_everything_is(run: Run, model: Path
         "data         Clothes",
         "             6 train, 2 val, 10,000 test images",
         "network      mlp, hidden layers of 8 and 4, begun with another training",
-        "             best epoch 2 of 3: val accuracy 75.0 %",
+        "             weights of epoch 2 of 3: val accuracy 75.0 %",
         "accuracy     87.6 % of 10,000 test images (86.7 to 88.4 % with 99 % confidence)",
         "             95.0 % among the 2 likeliest classes",
         "             10.0 % by always guessing the commonest class",

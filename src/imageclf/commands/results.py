@@ -43,7 +43,7 @@ def epoch_told() -> str:
 
     epoch, history = _model()["epoch"], read_history(HISTORY)
     accuracy = percent(history[epoch - 1]["val_accuracy"]) if epoch else "not known"
-    return f"best epoch {epoch} of {len(history)}: val accuracy {accuracy}"
+    return f"weights of epoch {epoch} of {len(history)}: val accuracy {accuracy}"
 
 
 def network_told() -> str:

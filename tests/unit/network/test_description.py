@@ -242,7 +242,7 @@ WHOLE = {
         ({"class_names": "["}, "class_names: invalid JSON"),
         ({"class_names": "5"}, "class_names: input should be a valid list"),
         ({"class_names": '["a", "a", "b", "c"]'}, "two classes have the same name"),
-        ({"class_names": '["a", "b"]'}, r"it maps .* probabilities tensor\(float\) 4, and not"),
+        ({"class_names": '["a", "b"]'}, r"it maps .* probabilities tensor\(float\) 4 .*, and not"),
         ({"image_shape": "[200000, 200000]"}, "less than or equal to 512"),
         ({"image_shape": "[9, 8]"}, r"it maps images tensor\(uint8\) 8x8 to .*, and not .* 9x8"),
         ({"image_shape": "[" * 100_000}, "image_shape: invalid JSON"),
