@@ -84,7 +84,8 @@ def interface(project: Path, free_port: int) -> Iterator[tuple[list[str], str]]:
     names = four_runs()
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, project)
-    with Popen(["imageclf", "ui", "--port", str(free_port)], stdout=PIPE, text=True) as process:
+    program = str(Path(sys.executable).with_name("imageclf"))
+    with Popen([program, "ui", "--port", str(free_port)], stdout=PIPE, text=True) as process:
         assert process.stdout
         address = process.stdout.readline().partition(": ")[2].strip()
         yield names, address
