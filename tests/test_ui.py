@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace

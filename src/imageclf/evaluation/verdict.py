@@ -60,12 +60,10 @@ class Evidence:
     @property
     def improving(self) -> bool:
         """Whether the val loss was at its lowest, and falling, as the training ended."""
-        last, earlier = self.history[-1], self.history[-1 - max(1, len(self.history) // 4)]
-        return (
-            len(self.history) > 2
-            and last is self.best
-            and last["val_loss"] < FALL * earlier["val_loss"]
-        )
+        if (epochs := len(self.history)) < 3:
+            return False
+        last, earlier = self.history[-1], self.history[-1 - max(1, epochs // 4)]
+        return last is self.best and last["val_loss"] < FALL * earlier["val_loss"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def learns_still(evidence: Evidence) -> Advice | None:
     epochs = len(evidence.history)
     return Advice(
         f"It was still learning: the val loss is lowest after the last of {epochs} epochs.",
-        f"`train.epochs: {2 * epochs}`.",
+        f"Try `train.epochs: {2 * epochs}`.",
     )
 
 
