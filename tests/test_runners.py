@@ -103,7 +103,7 @@ def check_loop(team: Team, downloaded: Callable[[], int], trained: Project) -> C
     assert laptop.repro() == []
     (run,) = laptop.runs()
     assert run.data.tags["hardware"] == "a machine with a GPU" == origin_of(runner)["hardware"]
-    assert len(laptop.client().get_metric_history(run.info.run_id, "seconds")) == 3
+    assert len(laptop.client().get_metric_history(run.info.run_id, "time/seconds")) == 3
     assert "Cache and remote 'store' are in sync" in laptop.run("dvc", "status", "--cloud")
     return runner
 
